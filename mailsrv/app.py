@@ -1,0 +1,302 @@
+"""``build``: the one place where the parts meet.
+
+What comes in: connections to the listeners, the operator's changes to files and database, time.  A message's way
+through the parts is told in ``docs/architecture.rst``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from mailsrv.checks.admission import Admission
+from mailsrv.checks.blocklists import Blocklists
+from mailsrv.checks.penalties import Penalties
+from mailsrv.config import Listen
+from mailsrv.outside.interfaces import Answer, IResolver, Outside
+from mailsrv.pop3.protocol import Pop3Factory
+from mailsrv.relay.bounce import Reports
+from mailsrv.relay.delivery import Relay
+from mailsrv.relay.queue import QueueRunner
+from mailsrv.smtp.protocol import SmtpFactory
+from mailsrv.smtp.session import House
+from mailsrv.store import ledger, maildir
+from mailsrv.store.database import Database
+from mailsrv.store.delivery import LocalDelivery
+from mailsrv.store.ledger import Event
+from mailsrv.store.mailboxes import MailStore
+from mailsrv.store.message import Arrival
+from mailsrv.store.passwords import Passwords
+from mailsrv.store.recorder import Recorder
+from mailsrv.store.settings import Settings as Present
+from mailsrv.store.spool import Spool
+from mailsrv.tls import ServerCertificate
+
+log = Logger()
+
+LOOK_EVERY_S = 0.5  # at files and database: a verb is in force within a second
+PRUNE_EVERY_S = 600.0
+LEDGER_KEPT_S = 90 * 86400.0
+PRUNED_AT_ONCE = 2000
+GOODBYE_S = 8.0  # for clients, to hear 421 and to get the answers that are under way
+FINISH_S = 8.0  # for deliveries and the database
+
+
+class StartError(Exception):
+    """The server cannot start; the message is one sentence for the operator."""
+
+
+class Settings(Present, Protocol):
+    """What is in force, and a call when it has changed."""
+
+    certificate: ServerCertificate
+    changed: Callable[[], None]
+    refused: Callable[[str], None]
+
+    def look(self) -> None:
+        """Take up what has changed on disk."""
+
+
+@implementer(IResolver)
+class _Resolver:
+    """Asks the servers that the configuration names at the time."""
+
+    def __init__(self, settings: Settings, outside: Outside) -> None:
+        self._settings = settings
+        self._outside = outside
+        self._servers: tuple[str, ...] | None = None
+        self._resolver: IResolver
+
+    async def query(self, name: str, kind: str) -> Answer:
+        servers = self._settings.config.dns.servers
+        if self._servers != servers:
+            self._resolver = self._outside.resolver(servers)
+            self._servers = servers
+        return await self._resolver.query(name, kind)
+
+
+class Server:
+    """The whole mail server.  ``listen``, then ``start``, then in the end ``stop``."""
+
+    def __init__(self, settings: Settings, outside: Outside) -> None:
+        self._settings = settings
+        self._outside = outside
+        reactor = outside.reactor
+        state = settings.config.state
+        self._state = state
+        resolver = _Resolver(settings, outside)
+        self.database = Database(outside, os.path.join(state, "mailsrv.db"))
+        self._spool = Spool(outside, self.database, state, lambda: settings.config.hostname)
+        self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after)
+        self._relay = Relay(settings, outside, resolver)
+        reports = Reports(settings, outside, self._spool)
+        self._queue = QueueRunner(settings, outside, self.database, self._spool, self._relay, reports, self._local)
+        self._recorder = Recorder(outside, self.database)
+        self._passwords = Passwords(outside)
+        self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
+        self._spool.on_accepted = self._accepted
+        self._local.on_deferred = self._queue.wake_at
+
+        admission = Admission(lambda: settings.config.limits)
+        penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
+        blocklists = Blocklists(resolver, lambda: settings.config.checks.blocklists, reactor.seconds)
+        house = House(settings, outside, self._spool, self._passwords, penalties, self._recorder, blocklists)
+        certificate = settings.certificate
+
+        def smtp(kind: str, implicit_tls: bool = False) -> SmtpFactory:
+            return SmtpFactory(house, admission, kind, certificate, implicit_tls)
+
+        def pop3(implicit_tls: bool = False) -> Pop3Factory:
+            record = self._recorder.record_all
+            shared = (settings, outside, self._mailboxes, self._passwords, admission, penalties, record)
+            return Pop3Factory(*shared, lambda: certificate, implicit_tls)
+
+        self._factories: dict[str, SmtpFactory | Pop3Factory] = {
+            "smtp": smtp("smtp"),
+            "submission": smtp("submission"),
+            "submissions": smtp("submission", implicit_tls=True),
+            "pop3": pop3(),
+            "pop3s": pop3(implicit_tls=True),
+        }
+        self._ports: dict[tuple[str, str], IListeningPort] = {}
+        self._timers: dict[Callable[[], None], IDelayedCall] = {}
+        self._version: int | None = None
+        self._stopping = False
+
+    # -- beginning
+
+    def listen(self) -> None:
+        """Bind every port of the configuration (StartError); may need root, and is done before root is given up."""
+        for service, description in _listeners(self._settings.config.listen):
+            self._listen(service, description)
+
+    def _listen(self, service: str, description: str) -> None:
+        factory: IProtocolFactory = self._factories[service]
+        if self._factories[service].implicit_tls:
+            factory = TLSMemoryBIOFactory(self._settings.certificate, False, self._factories[service])
+            factory.noisy = False
+        outcome: list[Any] = []
+        self._outside.listen(description, factory).addBoth(outcome.append)
+        result = outcome[0] if outcome else None
+        if isinstance(result, IListeningPort) or IListeningPort.providedBy(result):
+            self._ports[service, description] = result
+            return
+        error = getattr(result, "value", None)
+        if description.startswith("tcp6") and _no_ipv6(error):
+            log.warn("This machine has no IPv6; {description} is left out.", description=description)
+            return
+        raise StartError(_why_not(service, description, error))
+
+    def start(self) -> None:
+        """Open the database, take up what the last run left, begin to work (StartError, DatabaseError)."""
+        for folder in (self._state, os.path.join(self._state, "mail")):
+            try:
+                maildir.make(self._outside.filesystem, folder)
+            except OSError as error:
+                raise StartError(f"{folder}: cannot be made: {error.strerror}.") from None
+        connection = self.database.open()
+        try:
+            self._spool.open(connection)
+        except OSError as error:
+            raise StartError(f"{error.filename or self._state}: {error.strerror}.") from None
+        self._settings.changed = self._reconfigured
+        self._settings.refused = self._configuration_refused
+        self._queue.wake()
+        self._every(LOOK_EVERY_S, self._look)
+        self._every(PRUNE_EVERY_S, self._prune)
+
+    # -- what happens meanwhile
+
+    def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
+        self._local.accepted(arrival, names, content)
+        self._queue.accepted(arrival)
+
+    def _retry_after(self, attempts: int) -> float:
+        retry = self._settings.config.queue.retry
+        return retry[min(attempts, len(retry) - 1)]
+
+    def _every(self, seconds: float, work: Callable[[], None]) -> None:
+        def run() -> None:
+            self._every(seconds, work)
+            work()
+
+        if not self._stopping:
+            self._timers[work] = self._outside.reactor.callLater(seconds, run)
+
+    def _look(self) -> None:
+        self._settings.look()
+        Deferred.fromCoroutine(self._look_at_database()).addErrback(
+            lambda failure: log.error("The database could not be looked at: {failure}", failure=failure)
+        )
+
+    async def _look_at_database(self) -> None:
+        version = await self.database.foreign_changes()
+        if version != self._version:
+            if self._version is not None:
+                self._queue.wake()
+            self._version = version
+
+    def _prune(self) -> None:
+        before = self._outside.wall() - LEDGER_KEPT_S
+        self.database.write(ledger.prune, before, PRUNED_AT_ONCE).addErrback(
+            lambda failure: log.error("The ledger could not be pruned: {failure}", failure=failure)
+        )
+
+    def _reconfigured(self) -> None:
+        self._recorder.record(Event(ledger.CONFIG, reason="the configuration was taken up", rule="configuration"))
+        log.info("The configuration was taken up.")
+        wanted = set(_listeners(self._settings.config.listen))
+        for key in set(self._ports) - wanted:
+            self._ports.pop(key).stopListening()
+        for service, description in wanted - set(self._ports):
+            try:
+                self._listen(service, description)
+            except StartError as error:
+                log.error("{error}", error=str(error))
+        Deferred.fromCoroutine(self._queue.reconfigured()).addErrback(
+            lambda failure: log.error("The queue could not take up its settings: {failure}", failure=failure)
+        )
+
+    def _configuration_refused(self, problem: str) -> None:
+        self._recorder.record(
+            Event(ledger.CONFIG, status="5.3.5", reason=f"refused, the old one stays: {problem}", rule="configuration")
+        )
+
+    # -- the end
+
+    async def stop(self) -> None:
+        """End in order, within 20 seconds whatever clients and servers do."""
+        self._stopping = True
+        for timer in self._timers.values():
+            if timer.active():
+                timer.cancel()
+        for port in self._ports.values():
+            port.stopListening()
+        goodbyes = [factory.shut_down() for factory in self._factories.values()]
+        if not await self._within(GOODBYE_S, *goodbyes):
+            for factory in self._factories.values():
+                factory.abort()
+        await self._within(FINISH_S, self._queue.stop(), self._local.stop())
+        self._recorder.close()
+        await self.database.close()
+        for part in (self._spool, self._passwords, self._mailboxes):
+            part.stop()
+
+    async def _within(self, seconds: float, *work: Coroutine[Deferred[Any], Any, None]) -> bool:
+        """Whether all of it was done in time; what was not goes on by itself."""
+        begun = [Deferred.fromCoroutine(coroutine) for coroutine in work]
+        limit = self._outside.reactor.seconds() + seconds
+        for deferred in begun:
+            try:
+                await _waited(deferred).addTimeout(
+                    max(limit - self._outside.reactor.seconds(), 0.0), self._outside.reactor
+                )
+            except TimeoutError:
+                return False
+        return True
+
+
+def build(settings: Settings, outside: Outside) -> Server:
+    """The mail server, in the world that ``outside`` is."""
+    return Server(settings, outside)
+
+
+def _listeners(listen: Listen) -> list[tuple[str, str]]:
+    services = ("smtp", "submission", "submissions", "pop3", "pop3s")
+    return [(service, description) for service in services for description in getattr(listen, service)]
+
+
+def _waited(deferred: Deferred[None]) -> Deferred[None]:
+    """Another Deferred that fires with this one, so that a time-out ends the waiting and not the work."""
+    waiting: Deferred[None] = Deferred()
+
+    def done(result: Any) -> None:
+        if not waiting.called:
+            waiting.callback(None)
+        if result is not None:
+            log.error("Stopping: {failure}", failure=result)
+
+    deferred.addBoth(done)
+    return waiting
+
+
+def _no_ipv6(error: object) -> bool:
+    cause = getattr(error, "socketError", error)
+    return getattr(cause, "errno", None) in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+def _why_not(service: str, description: str, error: object) -> str:
+    if isinstance(error, CannotListenError):
+        cause = error.socketError
+        reason = getattr(cause, "strerror", None) or str(cause)
+        return f'listen.{service}: cannot listen at "{description}": {reason}.'
+    return f'listen.{service}: "{description}" is no endpoint that can be listened at: {error}.'

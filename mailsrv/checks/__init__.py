@@ -1,0 +1,1 @@
+"""What is asked of a client and of a message before it is accepted."""

@@ -1,0 +1,51 @@
+"""How many connections there may be: in all, and from one client network.
+
+A stranger cannot use up what others need: above a limit a client is told to come back (421 4.7.0, or POP3's like) and
+let go at once.  Limits are read at each connection, so a changed configuration holds for the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mailsrv.checks.clients import network_of
+
+
+class Limits(Protocol):
+    @property
+    def connections(self) -> int: ...
+
+    @property
+    def connections_per_client(self) -> int: ...
+
+
+class Admission:
+    """Counts the connections of all services together."""
+
+    def __init__(self, limits: Callable[[], Limits]) -> None:
+        self._limits = limits
+        self._all = 0
+        self._of: dict[str, int] = {}
+
+    def enter(self, client: str) -> str | None:
+        """Count a connection.  None: welcome, and ``leave`` follows; else why not, for people."""
+        network = network_of(client)
+        count = self._of.get(network, 0)
+        limits = self._limits()
+        if self._all >= limits.connections:
+            return "too many connections in all"
+        if count >= limits.connections_per_client:
+            return "too many connections from your address"
+        self._all += 1
+        self._of[network] = count + 1
+        return None
+
+    def leave(self, client: str) -> None:
+        network = network_of(client)
+        self._all -= 1
+        left = self._of[network] - 1
+        if left:
+            self._of[network] = left
+        else:
+            del self._of[network]

@@ -1,0 +1,1 @@
+"""The operator's tool ``mailsrv``: one module for each group of verbs."""

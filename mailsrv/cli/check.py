@@ -1,0 +1,247 @@
+"""``mailsrv check``: whether the server can do its work, one line for each thing looked at, with the remedy.
+
+Looks at the configuration, accounts and aliases, files and their permissions, the certificate, the ports, the routes,
+and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may
+run while the server does: a port that mailsrv itself answers on is in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+from mailsrv.cli import check_dns
+from mailsrv.cli.command import add_common, config_of, print_json, wants_json
+from mailsrv.cli.finding import Finding, ok, warning, wrong
+from mailsrv.config import Config, ConfigError
+from mailsrv.store.accounts import AccountsError, load_directory
+
+_TIMEOUT_S = 5.0
+_SOON = datetime.timedelta(days=14)
+_ENCODINGS = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    text = "say what is in order and what is not, with the remedy"
+    verb = subparsers.add_parser("check", help=text, description="Look at everything and " + text + ".")
+    add_common(verb, json=True)
+    verb.add_argument("--no-dns", action="store_true", help="ask nothing of DNS")
+    verb.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    findings = []
+    for finding in _findings(arguments):
+        findings.append(finding)
+        if not wants_json(arguments):
+            print(finding, flush=True)
+    if wants_json(arguments):
+        print_json(findings)
+    return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
+
+
+def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
+    try:
+        config = config_of(arguments)
+    except ConfigError as error:
+        yield wrong(
+            "configuration", str(error).removesuffix("."), "mend that line; 'mailsrv dns' and others wait for it"
+        )
+        return
+    yield ok("configuration", "every key is understood")
+    yield from directory(config)
+    yield from files(config)
+    yield from certificate(config, datetime.datetime.now(datetime.UTC))
+    for service, endpoints in _services(config):
+        for endpoint in endpoints:
+            yield port(config, service, endpoint)
+    yield from routes(config)
+    if not arguments.no_dns:
+        yield from check_dns.records(config, check_dns.lookup(config.dns.servers))
+
+
+def directory(config: Config) -> Iterator[Finding]:
+    """Accounts and aliases."""
+    try:
+        found = load_directory(config)
+    except AccountsError as error:
+        yield wrong("accounts", str(error).removesuffix("."), "mend that line")
+        return
+    if not found.accounts:
+        yield warning("accounts", "there are none", f"mailsrv account add postmaster@{config.domains[0]}")
+    else:
+        yield ok("accounts", f"{len(found.accounts)}, and {len(found.aliases)} aliases")
+    for alias, target in found.dangling():
+        yield warning(
+            "aliases", f"{alias} names {target}, who is nobody", f"mailsrv account add {target}, or alias remove"
+        )
+
+
+def files(config: Config) -> Iterator[Finding]:
+    """Whether folders and files are there, whose they are, and who else could read them."""
+    state = config.state
+    if not os.path.isdir(state):
+        yield warning("state", f"{state} is not there yet", "the server makes it if it may; else make it, and chown it")
+        return
+    if not os.access(state, os.W_OK | os.X_OK):
+        yield wrong("state", f"{state} cannot be written by this user", "run as root, or chown it to the server's user")
+    else:
+        yield ok("state", f"{state} can be written")
+    owner = os.stat(state).st_uid
+    for path, secret in (
+        (config.accounts, True),
+        (config.aliases, False),
+        (config.tls.key, True),
+        (config.tls.certificate, False),
+    ):
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue  # told of where it is needed
+        mode = stat.S_IMODE(status.st_mode)
+        if secret and mode & 0o007:
+            yield wrong("permissions", f"{path} is open to every user of this machine", f"chmod o= {path}")
+        elif owner != 0 and status.st_uid != owner and not mode & 0o044:
+            yield warning(
+                "permissions", f"the owner of {state} cannot read {path}", f"chown --reference={state} {path}"
+            )
+        else:
+            yield ok("permissions", path)
+
+
+def certificate(config: Config, now: datetime.datetime) -> Iterator[Finding]:
+    """Dates, names, and whether the key belongs to it."""
+    path = config.tls.certificate
+    try:
+        with open(path, "rb") as file:
+            found = x509.load_pem_x509_certificates(file.read())[0]
+        with open(config.tls.key, "rb") as file:
+            key = serialization.load_pem_private_key(file.read(), None)
+    except OSError as error:
+        yield wrong(
+            "certificate", f"{error.filename}: {error.strerror}", "name the right file in [tls], or mailsrv init"
+        )
+        return
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        text = str(error).split("\n")[0].split(". ")[0]
+        yield wrong("certificate", f"{path} or its key is not usable PEM: {text}", "put certificate and key there anew")
+        return
+    if key.public_key().public_bytes(*_ENCODINGS) != found.public_key().public_bytes(*_ENCODINGS):
+        yield wrong("certificate", f"{config.tls.key} is not the key of {path}", "put both there anew, of one issue")
+    end = found.not_valid_after_utc
+    if end <= now:
+        yield wrong("certificate", f"ended on {end:%Y-%m-%d}", "renew it")
+    elif found.not_valid_before_utc > now:
+        yield wrong("certificate", f"begins on {found.not_valid_before_utc:%Y-%m-%d}", "set the clock of this machine")
+    elif end - now < _SOON:
+        yield warning("certificate", f"ends on {end:%Y-%m-%d}", "renew it")
+    else:
+        yield ok("certificate", f"valid until {end:%Y-%m-%d}")
+    names = _names(found)
+    if not any(_covers(name, config.hostname) for name in names):
+        listed = ", ".join(names) or "nobody"
+        yield wrong("certificate", f"is for {listed}, not for {config.hostname}", "get one that names hostname")
+    if found.issuer == found.subject:
+        yield warning(
+            "certificate", "is self-signed; mail programs will ask their users", "get one from a public authority"
+        )
+
+
+def _names(found: x509.Certificate) -> list[str]:
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+
+
+def _covers(name: str, host: str) -> bool:
+    # RFC 9525 6.3: a wildcard stands for the leftmost label.
+    return name == host or (name.startswith("*.") and name[2:] == host.partition(".")[2])
+
+
+def _services(config: Config) -> list[tuple[str, tuple[str, ...]]]:
+    listen = config.listen
+    return [
+        ("smtp", listen.smtp),
+        ("submission", listen.submission),
+        ("submissions", listen.submissions),
+        ("pop3", listen.pop3),
+        ("pop3s", listen.pop3s),
+    ]
+
+
+def port(config: Config, service: str, endpoint: str) -> Finding:
+    """Whether an endpoint can be listened on, or mailsrv answers there."""
+    place = _place(endpoint)
+    what = f"listen.{service}"
+    if place is None:
+        return ok(what, f"{endpoint} is not looked at")
+    family, address, number = place
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address, number))
+            listener.listen(1)
+    except PermissionError:
+        return warning(what, f"{endpoint} needs root", "start twistd as root with --uid; run this check as root")
+    except OSError as error:
+        if _answers(config, service, family, address, number):
+            return ok(what, f"mailsrv answers on {endpoint}")
+        return wrong(what, f"{endpoint}: {error.strerror}", "stop what uses it ('ss -ltnp' tells), or change [listen]")
+    return ok(what, f"{endpoint} is free")
+
+
+def _place(endpoint: str) -> tuple[socket.AddressFamily, str, int] | None:
+    kind, *words = (word.replace("\0", ":") for word in endpoint.replace("\\:", "\0").split(":"))
+    if kind not in ("tcp", "tcp6"):
+        return None
+    named = dict(word.split("=", 1) for word in words if "=" in word)
+    address = named.get("interface", "::" if kind == "tcp6" else "")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, address, int(named.get("port", words[0]))
+
+
+def _answers(config: Config, service: str, family: socket.AddressFamily, address: str, number: int) -> bool:
+    """Whether it is mailsrv, by its greeting, that holds a port."""
+    near = address
+    if not address or address == "::":
+        near = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    try:
+        with socket.create_connection((near, number), _TIMEOUT_S) as plain:
+            if service in ("submissions", "pop3s"):
+                context = ssl.create_default_context()
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+                with context.wrap_socket(plain) as wrapped:
+                    greeting = wrapped.recv(512)
+            else:
+                greeting = plain.recv(512)
+    except OSError:
+        return False
+    return config.hostname.encode() in greeting or b"mailsrv" in greeting
+
+
+def routes(config: Config) -> Iterator[Finding]:
+    """Whether the next hops that routes name take connections."""
+    for domain, route in config.outbound.routes.items():
+        what = f'route "{domain}"'
+        try:
+            socket.create_connection((route.host, route.port), min(_TIMEOUT_S, config.outbound.connect_timeout)).close()
+        except OSError as error:
+            problem = error.strerror or str(error)
+            yield wrong(what, f"{route.host} port {route.port}: {problem}", "mend [outbound] routes, or that server")
+        else:
+            yield ok(what, f"{route.host} port {route.port} takes connections")

@@ -1,0 +1,124 @@
+"""``mailsrv dns``: the zone records to publish for the domains, in the form of a zone file (RFC 1035 5) or as JSON.
+
+MX, the sender policy (SPF, RFC 7208), the keys that sign (DKIM, RFC 6376), what others should do with mail that fails
+(DMARC), and where mail programs find the services (SRV, RFC 6186 and 8314).  The addresses of the machine are left for
+the operator to fill in: a machine behind a router does not know them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+
+from mailsrv.cli.command import Failure, add_common, config_of, print_json, wants_json
+from mailsrv.config import Config
+from mailsrv.store import keys
+
+_TTL_S = 3600
+_STRING_LIMIT = 255  # RFC 1035 3.3.14: octets of one string of a TXT record
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """``name`` without final dot; ``value`` as in a zone file, but TXT as one string; ``remark`` for people."""
+
+    name: str
+    type: str
+    value: str
+    remark: str = ""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    text = "print the DNS records to publish"
+    verb = subparsers.add_parser("dns", help=text, description="Print the DNS records to publish.")
+    add_common(verb, json=True)
+    verb.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    found = records(config)
+    if wants_json(arguments):
+        print_json(found)
+    else:
+        print(zone(config, found))
+    return 0
+
+
+def records(config: Config) -> list[Record]:
+    """What to publish (Failure when a key cannot be read)."""
+    host = config.hostname
+    found = [
+        Record(host, "A", "<IPv4 address of this machine>", "leave out what the machine does not have"),
+        Record(host, "AAAA", "<IPv6 address of this machine>"),
+    ]
+    if host not in config.domains:
+        # RFC 7208 2.3: the name in EHLO is checked as well, for bounces above all.
+        found.append(Record(host, "TXT", "v=spf1 a -all"))
+    for domain in config.domains:
+        found += _of_domain(config, domain)
+    return found
+
+
+def _of_domain(config: Config, domain: str) -> list[Record]:
+    host = config.hostname
+    smarthost = "*" in config.outbound.routes
+    found = [
+        Record(domain, "MX", f"10 {host}."),
+        Record(
+            domain,
+            "TXT",
+            "v=spf1 mx ~all",
+            "mail goes out by another server (routes): it has to be named here too" if smarthost else "",
+        ),
+    ]
+    try:
+        for selector in keys.of_domain(config.state, domain):
+            key = keys.public(config.state, domain, selector)
+            found.append(Record(key.name, "TXT", key.record))
+    except keys.KeyFileError as error:
+        raise Failure(str(error)) from None
+    found.append(Record(f"_dmarc.{domain}", "TXT", f"v=DMARC1; p=none; rua=mailto:postmaster@{domain}"))
+    for service, endpoints in (
+        ("submissions", config.listen.submissions),  # RFC 8314 5.1: implicit TLS first
+        ("submission", config.listen.submission),
+        ("pop3s", config.listen.pop3s),
+        ("pop3", config.listen.pop3),
+    ):
+        port = _port(endpoints)
+        if port:
+            preference = 0 if service.endswith("s") else 10
+            found.append(Record(f"_{service}._tcp.{domain}", "SRV", f"{preference} 1 {port} {host}."))
+    return found
+
+
+def zone(config: Config, found: list[Record]) -> str:
+    """The records as text for a zone file."""
+    width = max(len(record.name) for record in found) + 1
+    lines = []
+    for record in found:
+        value = _strings(record.value) if record.type == "TXT" else record.value
+        remark = f"  ; {record.remark}" if record.remark else ""
+        # A placeholder is a comment, so that the rest can be loaded as it is.
+        hidden = "; " if record.value.startswith("<") else ""
+        lines.append(f"{hidden}{record.name + '.':{width}} {_TTL_S} IN {record.type:4} {value}{remark}")
+    lines.append(f"; PTR: whoever gave this machine its addresses has to name each of them {config.hostname}.")
+    return "\n".join(lines)
+
+
+def _strings(text: str) -> str:
+    """A TXT value as quoted strings of at most 255 octets, which whoever reads the record joins again."""
+    parts = [text[start : start + _STRING_LIMIT] for start in range(0, len(text), _STRING_LIMIT)]
+    quoted = " ".join(f'"{part}"' for part in parts)
+    return f"( {quoted} )" if len(parts) > 1 else quoted
+
+
+def _port(endpoints: tuple[str, ...]) -> str:
+    """The first TCP port among endpoint strings, "" when there is none that others could reach."""
+    for endpoint in endpoints:
+        found = re.match(r"tcp6?:(?:.*:)?(?:port=)?([0-9]+)(?::|$)", endpoint)
+        if found and found.group(1) != "0":
+            return found.group(1)
+    return ""

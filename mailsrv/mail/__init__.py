@@ -1,0 +1,1 @@
+"""Values and formats of mail: addresses, envelopes, outcomes, headers, reports.  Standard library only."""

@@ -1,0 +1,1 @@
+"""The one door to the world: interfaces, and the real machine behind them."""

@@ -1,0 +1,76 @@
+"""Listening sockets and the transports behind them, as a mail server wants them.
+
+- ``tcp6:`` sockets take IPv6 alone, so that ``tcp:25`` and ``tcp6:25`` stand side by side;
+- the queue of connections that wait to be accepted is long enough for a storm;
+- a write goes to the socket at once when nothing waits before it.  Twisted would put it off to the next turn of the
+  reactor, which costs a server of short answers a third of its speed.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.tcp import Port, Server
+
+BACKLOG = 1024
+_NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS)
+
+
+class PromptTransport(Server):
+    """A server's side of a TCP connection that sends at once what it can."""
+
+    def write(self, data: bytes) -> None:
+        # Once TLS is on, what comes here is clear text on its way to the TLS layer.
+        if self.TLS or self.dataBuffer or self._tempDataBuffer or not self.connected or self.disconnecting:
+            super().write(data)  # type: ignore[no-untyped-call]
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError as error:
+            if error.errno not in _NOT_NOW:
+                # The reactor finds the same when it writes, and closes the connection in its own turn.
+                super().write(data)  # type: ignore[no-untyped-call]
+                return
+            sent = 0
+        if sent < len(data):
+            super().write(data[sent:])  # type: ignore[no-untyped-call]
+
+
+class MailPort(Port):
+    """A listening socket."""
+
+    transport = PromptTransport
+
+    def createInternetSocket(self) -> socket.socket:
+        created: socket.socket = super().createInternetSocket()  # type: ignore[no-untyped-call]
+        if created.family == socket.AF_INET6:
+            created.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        return created
+
+
+class _Reactor:
+    """A reactor whose TCP ports are ours."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = BACKLOG, interface: str = ""
+    ) -> IListeningPort:
+        listening = MailPort(port, factory, max(backlog, BACKLOG), interface, self._reactor)
+        listening.startListening()
+        return listening
+
+
+def listen(reactor: Any, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+    """Listen at a Twisted server endpoint string; fails with CannotListenError, or ValueError when it is none."""
+    endpoint = serverFromString(_Reactor(reactor), description)
+    return endpoint.listen(factory)  # type: ignore[no-any-return]

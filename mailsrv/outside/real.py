@@ -1,0 +1,63 @@
+"""The machine that the program runs on, as an ``Outside``."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from mailsrv.outside.filesystem import Filesystem
+from mailsrv.outside.interfaces import IFilesystem, IReactor, IResolver, Worker
+from mailsrv.outside.listening import listen
+from mailsrv.outside.resolver import DnsResolver
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ThreadWorker:
+    """A pool of its own, so that slow work of one kind never delays another kind."""
+
+    def __init__(self, reactor: IReactor, name: str, threads: int) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(minthreads=0, maxthreads=threads, name=name)
+        self._pool.start()
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+
+    def stop(self) -> None:
+        self._pool.stop()
+
+
+class RealOutside:
+    """The machine that the program runs on."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor: IReactor = reactor
+        self.filesystem: IFilesystem = Filesystem()
+
+    def wall(self) -> float:
+        return time.time()
+
+    def random(self, octets: int) -> bytes:
+        return os.urandom(octets)
+
+    def worker(self, name: str, threads: int = 1) -> Worker:
+        return ThreadWorker(self.reactor, name, threads)
+
+    def listen(self, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return listen(self.reactor, description, factory)
+
+    def connect_database(self, path: str) -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+
+    def resolver(self, servers: Sequence[str]) -> IResolver:
+        return DnsResolver(self.reactor, servers)

@@ -1,0 +1,1 @@
+"""POP3 (RFC 1939): pure server, the session that decides, the Twisted shell."""

@@ -1,0 +1,1 @@
+"""The way out: routes, MX, TLS policy, schedule, delivery to other servers, bounces."""

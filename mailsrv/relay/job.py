@@ -1,0 +1,33 @@
+"""What the queue hands to the relay: a message, some of its recipients, a destination."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailsrv.mail.envelope import Envelope, Recipient
+
+
+class ContentSource(Protocol):
+    """The content of a message: canonical CRLF lines, trace headers first.  May be read several times."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The octets from the beginning (an async generator, or the like); OSError when they cannot be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Recipients of one message that share a destination (a domain as A-label, or an address literal).
+
+    ``size`` is the octets of the content, prefix included; ``eight_bit`` tells that there are octets above 127 in it.
+    """
+
+    queue_id: str
+    envelope: Envelope
+    recipients: tuple[Recipient, ...]
+    destination: str
+    content: ContentSource
+    size: int
+    eight_bit: bool

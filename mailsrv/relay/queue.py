@@ -1,0 +1,337 @@
+"""The queue runner: brings every message that waits for another server to an attempt when its time has come.
+
+The database is the queue; here is only a window on it.  For each destination at most WINDOW messages are known at a
+time, at most PER_DESTINATION attempts are under way, and at most IN_ALL over all destinations, so neither one slow domain
+nor one sender's hundred thousand messages keep others waiting, and memory stays bounded.
+
+An attempt that is over is settled in one transaction: the new states, the events, and the reports to the sender with
+their own acceptance.  If the database cannot take it just now the settlement is kept and tried again, and the
+message stays claimed meanwhile, so that what has been sent is not sent twice.
+
+Times in the database are wall clock, because they outlive the process.  When the wall clock jumps, which shows against
+the monotonic one, everything that waits is moved along.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from mailsrv.config import Queue
+from mailsrv.mail.envelope import Recipient
+from mailsrv.mail.outcome import Outcome
+from mailsrv.outside.interfaces import Outside
+from mailsrv.relay.bounce import Reports, Verdict
+from mailsrv.relay.delivery import Job, Relay, Settings
+from mailsrv.store import message, queue_id
+from mailsrv.store.database import Database, StorageTrouble
+from mailsrv.store.message import Arrival, QueuedMessage, Settlement
+from mailsrv.store.spool import Spool
+
+log = Logger()
+
+WINDOW = 50
+PER_DESTINATION = 10
+IN_ALL = 100
+LOCAL_WINDOW = 1000  # copies for own mailboxes that are taken up at a time
+LOOK_EVERY_S = 60.0  # even when nothing is due: clocks jump
+SHORTEST_S = 0.01
+DRAINED_S = 1.0  # between the last attempt of a destination and the next look at all of them
+JUMP_S = 30.0
+SETTLE_AGAIN_S = 5.0
+GRACE_S = 4.0  # for attempts under way when the server stops
+
+
+class LocalMail(Protocol):
+    """Delivery into own mailboxes, as far as the queue wakes it up."""
+
+    def waiting(self, messages: Sequence[QueuedMessage]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Destination:
+    """The window on one domain."""
+
+    name: str
+    waiting: list[QueuedMessage] = field(default_factory=list)
+    claimed: set[tuple[int, int]] = field(default_factory=set)  # known here: waiting or under way
+    active: int = 0
+    more: bool = True  # the database may hold more that is due
+
+
+class _Content:
+    """The content of a queued message for as long as an attempt lasts."""
+
+    def __init__(self, spool: Spool, number: int, prefix: bytes, data: bytes | None) -> None:
+        self._spool = spool
+        self._number = number
+        self._prefix = prefix
+        self._data = data
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self._prefix
+        if self._data is not None:
+            yield self._data
+            return
+        offset = 0
+        while block := await self._spool.read_file(self._number, offset):
+            offset += len(block)
+            yield block
+
+
+class QueueRunner:
+    """One for the server."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        outside: Outside,
+        database: Database,
+        spool: Spool,
+        relay: Relay,
+        reports: Reports,
+        local: LocalMail,
+    ) -> None:
+        self._settings = settings
+        self._outside = outside
+        self._reactor = outside.reactor
+        self._database = database
+        self._spool = spool
+        self._relay = relay
+        self._reports = reports
+        self._local = local
+        self._destinations: dict[str, _Destination] = {}
+        self._active = 0
+        self._working = False
+        self._work_needed = False
+        self._look_needed = False
+        self._timer: IDelayedCall | None = None
+        self._stopped = False
+        self._idle: list[Deferred[None]] = []
+        self._clock_offset = outside.wall() - outside.reactor.seconds()
+        self._schedule = settings.config.queue
+
+    # -- waking up
+
+    def accepted(self, arrival: Arrival) -> None:
+        """A message has just been committed: its destinations are looked at, without asking for all others."""
+        for recipient in arrival.recipients:
+            if recipient.destination:
+                self._destination(recipient.destination).more = True
+                self._work()
+
+    def wake(self) -> None:
+        """Something has changed in the database: look at everything."""
+        self._look_needed = True
+        self._work()
+
+    def wake_at(self, wall: float) -> None:
+        """Something becomes due at ``wall``."""
+        delay = min(max(wall - self._outside.wall(), SHORTEST_S), LOOK_EVERY_S)
+        if self._timer is not None:
+            if self._timer.getTime() <= self._reactor.seconds() + delay:
+                return
+            self._timer.cancel()
+        if not self._stopped:
+            self._timer = self._reactor.callLater(delay, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self.wake()
+
+    async def reconfigured(self) -> None:
+        """New queue settings hold for what waits already."""
+        old, new = self._schedule, self._settings.config.queue
+        self._schedule = new
+        if old != new:
+            shifts, last = _shifts(old, new)
+            await self._database.write(message.reschedule, shifts, new.expire, last)
+        self.wake()
+
+    async def stop(self) -> None:
+        """Begin nothing more; what is under way may end within GRACE_S, so that no answer is missed, or is cut."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        cut = self._reactor.callLater(GRACE_S, lambda: Deferred.fromCoroutine(self._relay.close()))
+        while self._active or self._working:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
+        if cut.active():
+            cut.cancel()
+        await self._relay.close()
+
+    # -- looking
+
+    def _work(self) -> None:
+        self._work_needed = True
+        if not self._working and not self._stopped:
+            self._working = True
+            Deferred.fromCoroutine(self._rounds()).addErrback(self._in_vain).addBoth(self._rested)
+
+    async def _rounds(self) -> None:
+        while self._work_needed and not self._stopped:
+            self._work_needed = False
+            if self._look_needed:
+                self._look_needed = False
+                await self._look()
+            for destination in list(self._destinations.values()):
+                await self._fill(destination)
+            self._dispatch()
+
+    def _in_vain(self, failure: object) -> None:
+        log.error("The queue could not be read, another look follows: {failure}", failure=failure)
+        self.wake_at(self._outside.wall() + SETTLE_AGAIN_S)
+
+    def _rested(self, result: object) -> None:
+        self._working = False
+        self._wake_idle()
+
+    async def _look(self) -> None:
+        await self._mind_the_clock()
+        now = self._outside.wall()
+        next_due = now + LOOK_EVERY_S
+        for name, earliest in await self._database.read(message.destinations):
+            if earliest > now:
+                next_due = min(next_due, earliest)
+            elif name:
+                self._destination(name).more = True
+            else:
+                self._local.waiting(await self._database.read(message.local_waiting, now, LOCAL_WINDOW))
+        self.wake_at(next_due)
+
+    async def _mind_the_clock(self) -> None:
+        offset = self._outside.wall() - self._reactor.seconds()
+        jump = offset - self._clock_offset
+        if abs(jump) > JUMP_S:
+            self._clock_offset = offset
+            log.warn("The clock has jumped by {jump:.0f} s; the queue goes on as if it had not.", jump=jump)
+            await self._database.write(message.postpone, jump)
+
+    def _destination(self, name: str) -> _Destination:
+        known = self._destinations.get(name)
+        if known is None:
+            known = self._destinations[name] = _Destination(name)
+        return known
+
+    async def _fill(self, destination: _Destination) -> None:
+        if not destination.more or len(destination.waiting) >= WINDOW // 2:
+            return
+        destination.more = False
+        limit = WINDOW + len(destination.claimed)
+        found = await self._database.read(message.remote_waiting, self._outside.wall(), destination.name, limit)
+        if sum(len(queued.recipients) for queued in found) >= limit:
+            destination.more = True
+        for queued in found:
+            fresh = tuple(r for r in queued.recipients if (queued.id, r.n) not in destination.claimed)
+            if fresh:
+                destination.waiting.append(replace(queued, recipients=fresh))
+                destination.claimed.update((queued.id, recipient.n) for recipient in fresh)
+
+    def _dispatch(self) -> None:
+        """Begin as many attempts as may be under way, the destinations in turn."""
+        progress = True
+        while progress and not self._stopped:
+            progress = False
+            for destination in list(self._destinations.values()):
+                if destination.waiting:
+                    if destination.active < PER_DESTINATION and self._active < IN_ALL:
+                        self._begin(destination, destination.waiting.pop(0))
+                        progress = True
+                elif not destination.active and not destination.more:
+                    del self._destinations[destination.name]
+
+    def _begin(self, destination: _Destination, queued: QueuedMessage) -> None:
+        destination.active += 1
+        self._active += 1
+        attempt = Deferred.fromCoroutine(self._attempt(destination, queued))
+        attempt.addErrback(self._stumbled).addBoth(self._attempted, destination, queued)
+
+    def _stumbled(self, failure: object) -> None:
+        log.critical("An attempt failed in a way that was not foreseen: {failure}", failure=failure)
+
+    def _attempted(self, result: object, destination: _Destination, queued: QueuedMessage) -> None:
+        destination.active -= 1
+        self._active -= 1
+        destination.claimed.difference_update((queued.id, recipient.n) for recipient in queued.recipients)
+        if not destination.active and not destination.waiting and not destination.more:
+            # What was not due when this window was filled may be due by now.
+            self.wake_at(self._outside.wall() + DRAINED_S)
+        self._work()
+        self._wake_idle()
+
+    def _wake_idle(self) -> None:
+        if not self._active and not self._working:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    # -- one attempt
+
+    async def _attempt(self, destination: _Destination, queued: QueuedMessage) -> None:
+        found = await self._spool.load(queued.id)
+        still = await self._database.read(message.still_queued, queued.id)
+        recipients = tuple(recipient for recipient in queued.recipients if recipient.n in still)
+        if found is None or not recipients:
+            return  # the operator was faster
+        queued = replace(queued, recipients=recipients)
+        prefix, data = found
+        job = Job(
+            queue_id=queue_id.text(queued.id),
+            envelope=queued.envelope,
+            recipients=tuple(Recipient(r.address, r.orcpt, r.notify) for r in recipients),
+            destination=destination.name,
+            content=_Content(self._spool, queued.id, prefix, data),
+            size=len(prefix) + queued.size,
+            eight_bit=queued.envelope.body == "8BITMIME",
+        )
+        outcomes = await self._relay.deliver(job)
+        await self._settle(queued, outcomes, (prefix, data))
+
+    async def _settle(
+        self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: tuple[bytes, bytes | None]
+    ) -> None:
+        verdict = await self._reports.judge(queued, outcomes, content)
+        while True:
+            try:
+                gone = await self._database.write(_settle, self._outside.wall(), queued.id, verdict)
+                break
+            except StorageTrouble as trouble:
+                log.error("An attempt cannot be recorded yet: {trouble}", trouble=trouble)
+                if self._stopped:
+                    return
+                await deferLater(self._reactor, SETTLE_AGAIN_S)
+        if gone:
+            self._spool.dropped([queued.id])
+        for report in verdict.reports:
+            self._spool.on_accepted(report.arrival, report.names, report.content)
+        later = [settlement.next_attempt for settlement in verdict.settlements if settlement.state == "queued"]
+        if later:
+            self.wake_at(min(later))
+
+
+def _settle(connection: sqlite3.Connection, now: float, number: int, verdict: Verdict) -> bool:
+    for report in verdict.reports:
+        message.insert(connection, now, report.arrival, report.names, report.content)
+    settlements: Sequence[Settlement] = verdict.settlements
+    return message.settle(connection, now, number, settlements)
+
+
+def _shifts(old: Queue, new: Queue) -> tuple[list[tuple[int, float]], int]:
+    """By how much the next attempt moves, for each number of attempts made; the last number stands for all above."""
+    last = max(len(old.retry), len(new.retry))
+
+    def delay(retry: Sequence[float], attempts: int) -> float:
+        return retry[min(attempts, len(retry)) - 1]
+
+    shifts = [(attempts, delay(new.retry, attempts) - delay(old.retry, attempts)) for attempts in range(1, last + 1)]
+    return shifts, last

@@ -1,0 +1,69 @@
+"""Routes: the operator's word on where mail goes, instead of MX records.
+
+A route for the exact domain comes first, then ``"*"``, which is not for own domains.  Local trouble with a route, such
+as a host that does not exist, is DEFERRED: the operator can mend it.  Only routes lead to this machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Mapping
+from ipaddress import ip_address
+
+from mailsrv.config import Route
+from mailsrv.mail.outcome import Outcome, Result
+from mailsrv.outside.interfaces import IResolver
+from mailsrv.relay.mx import Hop, Plan, is_public, look_up
+
+_LOOPBACK = ("127.0.0.1", "::1")
+
+
+def route_for(routes: Mapping[str, Route], domain: str, own_domains: Container[str]) -> Route | None:
+    """The route for ``domain`` (A-label or literal); None when its MX records decide."""
+    route = routes.get(domain)
+    if route is None and domain not in own_domains:
+        route = routes.get("*")
+    return route
+
+
+def is_loopback(route: Route) -> bool:
+    """Whether what goes along this route never leaves the machine, by its name alone: the DNS is not asked."""
+    if route.host == "localhost":
+        return True
+    try:
+        return ip_address(route.host).is_loopback
+    except ValueError:
+        return False
+
+
+async def hops(resolver: IResolver, route: Route) -> Plan | Outcome:
+    """Where a route leads; never empty."""
+    if route.host == "localhost":  # RFC 6761 6.3: not the DNS's business
+        return tuple(Hop(route.host, address, route.port) for address in _LOOPBACK)
+    try:
+        return (Hop(route.host, str(ip_address(route.host)), route.port),)
+    except ValueError:
+        pass
+    host = await look_up(resolver, route.host, lambda address: True)
+    if host.addresses:
+        return tuple(Hop(host.name, address, route.port) for address in host.addresses)
+    if host.unknown:
+        reason = f"The address of {route.host} could not be looked up."
+    else:
+        reason = f"The host {route.host} of the route has no address: check [outbound] routes."
+    return Outcome(Result.DEFERRED, "4.4.3", reason, rule="outbound.routes")
+
+
+def listening_addresses(endpoints: Iterable[str]) -> frozenset[str]:
+    """The addresses that endpoint strings such as ``tcp:25:interface=192.0.2.1`` name, without wildcards."""
+    found = set()
+    for endpoint in endpoints:
+        for argument in re.split(r"(?<!\\):", endpoint):
+            key, _, value = argument.partition("=")
+            try:
+                address = str(ip_address(value.replace("\\", ""))) if key == "interface" else ""
+            except ValueError:
+                continue
+            if address and is_public(address):
+                found.add(address)
+    return frozenset(found)

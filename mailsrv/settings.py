@@ -1,0 +1,73 @@
+"""The configuration, the accounts and the certificate in force, and how changes to their files are taken up.
+
+``look``, called twice a second, compares the files with what they were; one that changed is read, and what does not parse
+is reported once and leaves the old in force.  So a verb of the tool is in force within a second, and so is an edit by
+hand.  ``changed`` is called after each reading that succeeded; connections are never dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from mailsrv.config import Config, ConfigError, load
+from mailsrv.store.accounts import AccountsError, Directory, load_directory
+from mailsrv.tls import CertificateError, ServerCertificate
+
+log = Logger()
+
+Mark = tuple[int, int, int] | None
+
+
+class FileSettings:
+    """Settings read from the files that an operator edits."""
+
+    def __init__(self, path: str) -> None:
+        """Read everything (ConfigError, AccountsError, CertificateError: one sentence)."""
+        self.path = path
+        self._marks: dict[str, Mark] = {}
+        self.config: Config
+        self.directory: Directory
+        self.certificate: ServerCertificate
+        self.changed: Callable[[], None] = lambda: None
+        self.refused: Callable[[str], None] = lambda problem: None
+        self._read(first=True)
+
+    def look(self) -> None:
+        """Read again when a file has changed since the last look."""
+        if any(_mark(file) != mark for file, mark in self._marks.items()):
+            self.reload()
+
+    def reload(self) -> None:
+        """Read everything again, in force as a whole or not at all."""
+        try:
+            self._read()
+        except (ConfigError, AccountsError, CertificateError) as error:
+            log.error("{error} What was in force before stays in force.", error=str(error))
+            self.refused(str(error))
+        else:
+            self.changed()
+
+    def _read(self, first: bool = False) -> None:
+        # A mark is taken before its file is read, so no change falls between the two.
+        own = self._marks[self.path] = _mark(self.path)
+        config = load(self.path)
+        files = (config.accounts, config.aliases, config.tls.certificate, config.tls.key)
+        self._marks = {self.path: own} | {file: _mark(file) for file in files}
+        directory = load_directory(config)
+        if first:
+            self.certificate = ServerCertificate(config.tls.certificate, config.tls.key)
+        else:
+            self.certificate.replace(config.tls.certificate, config.tls.key)
+        self.config = config
+        self.directory = directory
+
+
+def _mark(path: str) -> Mark:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

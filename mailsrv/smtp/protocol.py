@@ -1,0 +1,317 @@
+"""The Twisted shell of the SMTP server: bytes, TLS, time-outs and back-pressure, and nothing else.
+
+Input goes into the core, its events to the session, the session's answers back into the core, its output to the
+transport: one loop, never recursion, with one write for all replies of a turn.  The loop rests while an answer is
+awaited, while content is being written away, and while the client does not read what it is sent; reading rests too as
+soon as more is buffered than one command line can need.  So a client costs a bounded amount of memory whatever it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IHandshakeListener, IPushProducer
+from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import ServerFactory as TwistedServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailsrv.checks.admission import Admission
+from mailsrv.checks.clients import is_loopback
+from mailsrv.smtp import events, replies
+from mailsrv.smtp.replies import Reply
+from mailsrv.smtp.server import ServerConnection, Service
+from mailsrv.smtp.session import House, Session
+from mailsrv.tls import ServerCertificate, describe
+
+log = Logger()
+
+IDLE_S = 300.0  # RFC 5321 4.5.3.2.7: five minutes for the next command, or the next piece of content
+UNREAD_S = 60.0  # a client that reads nothing of what it was sent for so long is gone
+CLOSING_S = 5.0  # for the last reply to get out
+EXTENSIONS = frozenset({"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING"})
+MECHANISMS = ("PLAIN", "LOGIN")
+
+BROKEN = replies.reply(421, "4.3.0", "Local trouble; try again later")
+TURNED_AWAY = replies.reply(421, "4.7.0", "Too many connections; try again later")
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class SmtpProtocol(Protocol):
+    """One connection."""
+
+    transport: Any
+
+    def __init__(self, factory: SmtpFactory) -> None:
+        self._factory = factory
+        self._reactor = factory.house.outside.reactor
+        self._client = ""
+        self._admitted = False
+        self._looping = False
+        self._awaiting = False  # an answer, or room for content
+        self._unread = False  # the transport asks us to send no more
+        self._resting = False  # reading is paused
+        self._closing = False
+        self._going_down = False
+        self._quiet_since = 0.0
+        self._timer: IDelayedCall | None = None
+        self._core: ServerConnection
+        self._session: Session
+
+    # -- what Twisted calls
+
+    def connectionMade(self) -> None:
+        factory = self._factory
+        self._client = getattr(self.transport.getPeer(), "host", "local")
+        self._core = ServerConnection(factory.service(self._client), factory.implicit_tls)
+        self._session = Session(factory.house, factory.kind, self._client)
+        refusal = factory.admission.enter(self._client)
+        factory.connections.add(self)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        self._quiet_since = self._reactor.seconds()
+        self._timer = self._reactor.callLater(IDLE_S, self._look)
+        self._admitted = refusal is None
+        if refusal is not None:
+            self._session.turned_away(refusal)
+            self._core.close(TURNED_AWAY, refusal)
+        self._loop()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._quiet_since = self._reactor.seconds()
+        self._core.receive(data)
+        self._loop()
+
+    def handshakeCompleted(self) -> None:
+        self._session.encrypted(describe(self.transport.getHandle()))
+
+    def readConnectionLost(self) -> None:
+        self._core.receive_eof()
+        self._loop()
+
+    def writeConnectionLost(self) -> None:
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self._closing = True
+        self._factory.connections.discard(self)
+        if self._admitted:
+            self._factory.admission.leave(self._client)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._core.close(None, "the client has gone")
+        self._session.reset()
+        self._factory.one_left()
+
+    def pauseProducing(self) -> None:
+        """The client does not read what it was sent: nothing more is taken from it."""
+        self._unread = True
+        self._quiet_since = self._reactor.seconds()
+        if self._timer is not None:
+            self._timer.reset(UNREAD_S)
+        self._rest()
+
+    def resumeProducing(self) -> None:
+        self._unread = False
+        self._quiet_since = self._reactor.seconds()
+        self._loop()
+
+    def stopProducing(self) -> None:
+        pass
+
+    # -- the loop
+
+    def _loop(self) -> None:
+        if self._looping:
+            return
+        self._looping = True
+        try:
+            while not self._awaiting and not self._unread and not self._closing:
+                event = self._core.next_event()
+                if event is None:
+                    break
+                self._take(event)
+        except Exception:
+            log.failure("A session with {client} failed", client=self._client)
+            self._core.close(BROKEN, "a bug")
+            self._close()
+        finally:
+            self._looping = False
+        self._flush()
+        self._rest()
+
+    def _take(self, event: events.Event) -> None:
+        kind = type(event)
+        if kind is events.Content:
+            room = self._session.content(event.chunk)  # type: ignore[union-attr]
+            if room is not None and not room.called:
+                self._awaiting = True
+                room.addBoth(self._go_on)
+        elif kind in events.ASKS:
+            decision = self._session.decide(event)  # type: ignore[arg-type]
+            if isinstance(decision, Coroutine):
+                self._awaiting = True
+                Deferred.fromCoroutine(decision).addCallbacks(self._answer, self._failed)
+            else:
+                self._core.reply(decision)
+        elif kind is events.Reset:
+            self._session.reset()
+        elif kind is events.Refused:
+            self._session.refused(event)  # type: ignore[arg-type]
+        elif kind is events.TlsWanted:
+            self._start_tls()
+        else:
+            self._close()
+
+    def _go_on(self, result: object) -> None:
+        self._awaiting = False
+        self._loop()
+
+    def _answer(self, decision: Reply | None) -> None:
+        self._awaiting = False
+        self._quiet_since = self._reactor.seconds()
+        self._core.reply(decision)
+        if self._going_down and not self._closing:
+            # What was accepted is answered first; the rest is for the next start.
+            self._flush()
+            self._core.close(replies.SHUTTING_DOWN, "shutting down")
+        self._loop()
+
+    def _failed(self, failure: Failure) -> None:
+        log.failure("A session with {client} failed", failure=failure, client=self._client)
+        self._answer(replies.LOCAL_TROUBLE)
+
+    def _start_tls(self) -> None:
+        self._flush()
+        self.transport.startTLS(self._factory.certificate)
+        self._core.tls_started()
+
+    def _flush(self) -> None:
+        output = self._core.take_output()
+        if output and self.transport.connected:
+            self.transport.write(output)
+
+    def _rest(self) -> None:
+        """Read only what can be used."""
+        rest = self._unread or not self._core.hungry or (self._awaiting and self._core.buffered > 0)
+        if rest != self._resting and not self._closing:
+            self._resting = rest
+            if rest:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+
+    def _close(self) -> None:
+        if self._closing:
+            return
+        self._flush()
+        self._closing = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        if self._timer is not None:
+            self._timer.reset(CLOSING_S)
+
+    # -- time
+
+    def _look(self) -> None:
+        """One timer for each connection, armed again only when it has run down."""
+        self._timer = None
+        if self._closing:
+            self.transport.abortConnection()
+            return
+        limit = UNREAD_S if self._unread else IDLE_S
+        left = self._quiet_since + limit - self._reactor.seconds()
+        if self._awaiting and not self._unread:
+            left = IDLE_S  # it is us who take so long
+        if left > 0.001:
+            self._timer = self._reactor.callLater(left, self._look)
+        elif self._unread:
+            self.transport.abortConnection()
+        else:
+            self._timer = self._reactor.callLater(CLOSING_S, self._look)
+            self._core.close(replies.TIMED_OUT, "nothing heard for too long")
+            self._loop()
+
+    def shut_down(self) -> None:
+        """Answer what is being stored, say 421 to everything else."""
+        self._going_down = True
+        if not self._awaiting:
+            self._core.close(replies.SHUTTING_DOWN, "shutting down")
+            self._loop()
+
+
+class SmtpFactory(TwistedServerFactory):
+    """One for each kind of port: "smtp", "submission"; with ``implicit_tls`` the listener wraps it in TLS."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        house: House,
+        admission: Admission,
+        kind: str,
+        certificate: ServerCertificate,
+        implicit_tls: bool = False,
+    ) -> None:
+        self.house = house
+        self.admission = admission
+        self.kind = kind
+        self.certificate = certificate
+        self.implicit_tls = implicit_tls
+        self.connections: set[SmtpProtocol] = set()
+        self._services: dict[bool, Service] = {}
+        self._services_of: object = None
+        self._all_gone: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: object) -> SmtpProtocol:
+        return SmtpProtocol(self)
+
+    def service(self, client: str) -> Service:
+        """What this client is offered; made once for each configuration."""
+        config = self.house.settings.config
+        if self._services_of is not config:
+            self._services_of = config
+            self._services = {clear: self._service(clear) for clear in (False, True)}
+        return self._services[config.auth.cleartext == "loopback" and is_loopback(client)]
+
+    def _service(self, auth_in_clear: bool) -> Service:
+        config = self.house.settings.config
+        submission = self.kind == "submission"
+        return Service(
+            hostname=config.hostname,
+            kind=self.kind,
+            extensions=EXTENSIONS,
+            size_limit=config.limits.message_size,
+            recipients_limit=config.limits.recipients,
+            starttls=not self.implicit_tls,
+            mechanisms=MECHANISMS if submission else (),
+            auth_in_clear=auth_in_clear,
+            auth_required=submission,
+        )
+
+    async def shut_down(self) -> None:
+        """Returns when every connection is gone."""
+        for connection in tuple(self.connections):
+            connection.shut_down()
+        if self.connections:
+            gone: Deferred[None] = Deferred()
+            self._all_gone.append(gone)
+            await gone
+
+    def abort(self) -> None:
+        """Patience is at an end."""
+        for connection in tuple(self.connections):
+            connection.transport.abortConnection()
+
+    def one_left(self) -> None:
+        if not self.connections:
+            gone, self._all_gone = self._all_gone, []
+            for waiting in gone:
+                waiting.callback(None)

@@ -1,0 +1,389 @@
+"""The session: who may send what to whom, one decision for each event of the server's core.
+
+Most decisions are plain functions, because nothing has to be awaited; those that ask the disk, the DNS or a slow hash
+are coroutines.  A refusal is a ``Reply`` for the peer and an ``Event`` for the ledger; the two do not say the same.  Local trouble is 4xx; only facts about the mail or the policy are 5xx.
+
+No relaying: a recipient elsewhere is accepted only from who has logged in, or from a trusted network.  Recipients of
+own domains must exist.  Who has logged in sends as itself: the reverse-path is its account, one of its aliases or a
+subaddress of either.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from mailsrv.checks.blocklists import Blocklists, Listing
+from mailsrv.checks.penalties import Penalties
+from mailsrv.mail import header, trace
+from mailsrv.mail.address import Address, AddressError
+from mailsrv.mail.envelope import Envelope, Recipient
+from mailsrv.outside.interfaces import Outside
+from mailsrv.smtp import events, replies
+from mailsrv.smtp.replies import Reply
+from mailsrv.store import ledger, queue_id
+from mailsrv.store.accounts import Account
+from mailsrv.store.database import StorageTrouble
+from mailsrv.store.ledger import Event
+from mailsrv.store.message import Arrival, FinalRecipient
+from mailsrv.store.passwords import Passwords, TooBusy
+from mailsrv.store.recorder import Recorder
+from mailsrv.store.settings import Settings
+from mailsrv.store.spool import Draft, Spool
+
+HOPS = 50  # RFC 5321 6.3: more Received fields than any real way has
+
+NO_RELAYING = replies.reply(550, "5.7.1", "We do not relay; log in on the submission port to send elsewhere")
+NO_MAILBOX = replies.reply(550, "5.1.1", "No such mailbox here")
+NO_MAILBOX_YET = replies.reply(450, "4.2.1", "No mailbox here yet; try again later")
+NOT_YOUR_ADDRESS = replies.reply(550, "5.7.1", "This sender address is not yours")
+TOO_MANY_HOPS = replies.reply(554, "5.4.6", "The message goes round in circles: too many Received fields")
+LISTED = replies.reply(554, "5.7.1", "Your address is on a blocklist that we use")
+BUSY = replies.reply(454, "4.7.0", "Too many logins at once; try again")
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all sessions share."""
+
+    settings: Settings
+    outside: Outside
+    spool: Spool
+    passwords: Passwords
+    penalties: Penalties
+    recorder: Recorder
+    blocklists: Blocklists
+
+
+Decision = Reply | None | Coroutine[Deferred[Any], Any, Reply | None]
+
+
+class _Transaction:
+    """From MAIL to the end of the content."""
+
+    __slots__ = ("draft", "envelope", "found", "recipients")
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+        self.recipients: list[Address] = []  # as the client named them
+        self.found: dict[str, FinalRecipient] = {}  # each final target once
+        self.draft: Draft | None = None
+
+
+class Session:
+    """Decides for one connection.  ``kind`` is the service's: "smtp" or "submission"."""
+
+    def __init__(self, house: House, kind: str, client: str) -> None:
+        self._house = house
+        self._kind = kind
+        self._client = client
+        self._secure = ""  # what the Received field says about TLS
+        self._helo = ""
+        self._extended = False
+        self._account: Account | None = None
+        self._transaction: _Transaction | None = None
+        self._listing: Deferred[Listing | None] | None = None
+
+    def decide(self, event: events.Question) -> Decision:
+        """The answer to an event that asks for one; None is the usual positive reply."""
+        return self._DECISIONS[type(event)](self, event)
+
+    # -- the connection
+
+    def _connected(self, event: events.Connected) -> Reply | None:
+        house = self._house
+        checks = house.settings.config.checks
+        if self._kind == "smtp" and checks.dns and checks.blocklists and not self._trusted():
+            # Asked now, awaited at the first recipient: nobody waits for the DNS before the greeting.
+            self._listing = Deferred.fromCoroutine(house.blocklists.listing(self._client))
+        return None
+
+    def _hello(self, event: events.Hello) -> Reply | None:
+        self._helo = event.name
+        self._extended = event.extended
+        return None
+
+    def encrypted(self, description: str) -> None:
+        """TLS is on; all that was said before is forgotten (RFC 3207 4.2)."""
+        self._secure = description
+        self._helo = ""
+        self._account = None
+
+    async def _login(self, event: events.Login) -> Reply | None:
+        house = self._house
+        try:
+            address = Address.parse(event.username)
+        except AddressError:
+            account = None
+        else:
+            account = house.settings.directory.account(address)
+        name = account.key if account else event.username[:254].lower()
+        delay = house.penalties.delay_s(self._client, name)
+        try:
+            right = await house.passwords.verify(account, event.password)
+        except TooBusy:
+            return BUSY
+        if delay:
+            await deferLater(house.outside.reactor, delay)
+        if right and account is not None:
+            house.penalties.succeeded(self._client, name)
+            self._account = account
+            return None
+        house.penalties.failed(self._client, name)
+        house.recorder.record(
+            Event(
+                ledger.LOGIN,
+                address=name,
+                client=self._client,
+                status="5.7.8",
+                reason="wrong password" if account else "there is no such account",
+                rule="accounts",
+                detail=f"SMTP AUTH {event.mechanism}",
+            )
+        )
+        return replies.LOGIN_FAILED
+
+    def _trusted(self) -> bool:
+        networks = self._house.settings.config.trusted_networks
+        if not networks:
+            return False
+        try:
+            address = ipaddress.ip_address(self._client)
+        except ValueError:
+            return False
+        return any(address in network for network in networks)
+
+    # -- the transaction
+
+    def _mail(self, event: events.Mail) -> Reply | None:
+        sender = event.envelope.sender
+        account = self._account
+        if account is not None and sender is not None and not self._owns(account, sender):
+            return self._refuse(
+                "MAIL",
+                NOT_YOUR_ADDRESS,
+                sender=sender,
+                reason=f"{sender} is not an address of {account.key}",
+                rule="a sender owns its address",
+            )
+        if not self._has_room():
+            return self._refuse(
+                "MAIL",
+                replies.STORAGE_FULL,
+                sender=sender,
+                rule="limits.message_size",
+                reason="less room on the disk than twice the size of a message",
+            )
+        self._transaction = _Transaction(event.envelope)
+        return None
+
+    def _owns(self, account: Account, sender: Address) -> bool:
+        return any(target.mailbox == account.key for target in self._house.settings.directory.resolve(sender))
+
+    def _has_room(self) -> bool:
+        return self._house.spool.room() >= 2 * self._house.settings.config.limits.message_size
+
+    def _rcpt(self, event: events.Rcpt) -> Decision:
+        if self._listing is not None:
+            return self._rcpt_when_looked_up(event, self._listing)
+        return self._recipient(event.recipient)
+
+    async def _rcpt_when_looked_up(self, event: events.Rcpt, lookup: Deferred[Listing | None]) -> Reply | None:
+        listing = await lookup
+        self._listing = None
+        if listing is None:
+            return self._recipient(event.recipient)
+        self._listing = _fired(listing)
+        return self._refuse(
+            "RCPT",
+            LISTED,
+            address=event.recipient.address,
+            rule=f"checks.blocklists: {listing.blocklist}",
+            reason=f"the client is listed by {listing.blocklist} with code {listing.code}",
+        )
+
+    def _recipient(self, recipient: Recipient) -> Reply | None:
+        transaction = self._transaction
+        assert transaction is not None
+        directory = self._house.settings.directory
+        address = recipient.address
+        if not address.domain:
+            address = Address(address.local, directory.domains[0])  # RFC 5321 4.1.1.3: <postmaster>
+        if directory.is_own(address.domain):
+            targets = directory.resolve(address)
+            if not targets:
+                answer = NO_MAILBOX if directory.accounts else NO_MAILBOX_YET
+                return self._refuse("RCPT", answer, address=address, rule="accounts", reason="there is no such mailbox")
+            for target in targets:
+                self._add(transaction, target.address, address, target.mailbox, recipient)
+        elif self._account is not None or self._trusted():
+            self._add(transaction, address, address, "", recipient)
+        else:
+            return self._refuse(
+                "RCPT",
+                NO_RELAYING,
+                address=address,
+                rule="trusted_networks",
+                reason=f"{address.domain} is not a domain of ours and the client had not logged in",
+            )
+        transaction.recipients.append(address)
+        return None
+
+    def _add(
+        self, transaction: _Transaction, target: Address, original: Address, mailbox: str, recipient: Recipient
+    ) -> None:
+        key = mailbox or f"{target.local}@{target.domain}"
+        if key not in transaction.found:
+            final = FinalRecipient(target, original, mailbox, recipient.notify, recipient.original)
+            transaction.found[key] = final
+
+    def _data_begin(self, event: events.DataBegin) -> Reply | None:
+        transaction = self._transaction
+        assert transaction is not None
+        transaction.draft = self._house.spool.draft()
+        return None
+
+    def content(self, chunk: bytes) -> Deferred[None] | None:
+        """A piece of the message; an answered Deferred asks the shell to wait before it brings more."""
+        assert self._transaction is not None and self._transaction.draft is not None
+        return self._transaction.draft.append(chunk)
+
+    def _data_end(self, event: events.DataEnd) -> Decision:
+        transaction, self._transaction = self._transaction, None
+        assert transaction is not None and transaction.draft is not None
+        if event.problem is not None:
+            transaction.draft.discard()
+            return self._refuse_content(transaction, event.problem, event.problem.text, "RFC 5321 2.3.8, limits")
+        return self._accept(transaction, transaction.draft, event)
+
+    async def _accept(self, transaction: _Transaction, draft: Draft, event: events.DataEnd) -> Reply | None:
+        house = self._house
+        envelope = transaction.envelope
+        seen = header.scan(draft.head())
+        if seen.received > HOPS:
+            draft.discard()
+            return self._refuse_content(
+                transaction, TOO_MANY_HOPS, f"it has been through {seen.received} servers", "RFC 5321 6.3"
+            )
+        number = queue_id.text(draft.id)
+        protocol = trace.protocol(
+            extended=self._extended,
+            tls=bool(self._secure),
+            authenticated=self._account is not None,
+            utf8=envelope.smtputf8,
+        )
+        arrival = Arrival(
+            id=draft.id,
+            envelope=envelope,
+            recipients=tuple(transaction.found.values()),
+            prefix=self._received(transaction, number, protocol),
+            message_id=seen.message_id,
+            account=self._account.key if self._account else "",
+            client=self._client,
+            helo=self._helo,
+            protocol=protocol,
+            size=event.size,
+            lines=event.lines,
+        )
+        try:
+            await house.spool.accept(draft, arrival)
+        except StorageTrouble as trouble:
+            answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
+            return self._refuse_content(transaction, answer, f"it could not be stored: {trouble}", "local trouble")
+        return replies.reply(250, "2.0.0", f"Accepted as {number}")
+
+    def _received(self, transaction: _Transaction, number: str, protocol: str) -> bytes:
+        return trace.received(
+            hostname=self._house.settings.config.hostname,
+            helo=self._helo,
+            client=self._client,
+            queue_id=number,
+            at=self._house.outside.wall(),
+            protocol=protocol,
+            tls=self._secure,
+            recipient=transaction.recipients[0] if len(transaction.recipients) == 1 else None,
+            # Where our users are is nobody's business.
+            hide_client=self._account is not None,
+        )
+
+    def reset(self) -> None:
+        """The transaction is forgotten."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None and transaction.draft is not None:
+            transaction.draft.discard()
+
+    # -- the ledger
+
+    def refused(self, event: events.Refused) -> None:
+        """The core has refused a command by itself."""
+        self._refuse(event.command or "?", event.reply, reason=event.reply.text, rule="RFC 5321")
+
+    def turned_away(self, reason: str) -> None:
+        """The client did not get a session at all."""
+        self._record(ledger.CONNECTION, replies.TOO_MANY_ERRORS, reason, "limits.connections", "", None, None)
+
+    def _refuse_content(self, transaction: _Transaction, answer: Reply, reason: str, rule: str) -> Reply:
+        for recipient in transaction.recipients:
+            self._refuse(
+                "DATA", answer, address=recipient, sender=transaction.envelope.sender, reason=reason, rule=rule
+            )
+        return answer
+
+    def _refuse(
+        self,
+        command: str,
+        answer: Reply,
+        *,
+        reason: str,
+        rule: str,
+        address: Address | None = None,
+        sender: Address | None = None,
+    ) -> Reply:
+        if sender is None and self._transaction is not None:
+            sender = self._transaction.envelope.sender
+        self._record(ledger.REFUSED, answer, reason, rule, command, address, sender)
+        return answer
+
+    def _record(
+        self,
+        kind: str,
+        answer: Reply,
+        reason: str,
+        rule: str,
+        detail: str,
+        address: Address | None,
+        sender: Address | None,
+    ) -> None:
+        self._house.recorder.record(
+            Event(
+                kind,
+                address=str(address) if address else "",
+                sender=str(sender) if sender else "",
+                client=self._client,
+                status=answer.status,
+                reason=reason,
+                rule=rule,
+                detail=detail,
+            )
+        )
+
+    _DECISIONS: dict[type, Callable[[Any, Any], Decision]] = {
+        events.Connected: _connected,
+        events.Hello: _hello,
+        events.Login: _login,
+        events.Mail: _mail,
+        events.Rcpt: _rcpt,
+        events.DataBegin: _data_begin,
+        events.DataEnd: _data_end,
+    }
+
+
+def _fired(listing: Listing) -> Deferred[Listing | None]:
+    done: Deferred[Listing | None] = Deferred()
+    done.callback(listing)
+    return done

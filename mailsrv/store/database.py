@@ -1,0 +1,184 @@
+"""``mailsrv.db`` behind a group commit: one writer, one flush for whatever is waiting.
+
+``write`` takes an operation, a plain function of an ``sqlite3.Connection``, and answers when the transaction that holds
+its changes is durable.  While one transaction commits, further operations gather; then they share the next one.  So the
+price of durability is one flush per batch, and batches grow by themselves when the load does.
+
+An operation that raises takes nobody else's changes with it: the shared transaction is rolled back and each operation
+of the batch is run again in a transaction of its own.  Operations must therefore change nothing but the database.
+Trouble of the database itself (disk full, I/O error, locked for too long) reaches the callers as ``StorageTrouble``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from mailsrv.outside.interfaces import Outside
+from mailsrv.store import schema
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BATCH = 256  # operations that share one transaction
+
+
+class StorageTrouble(Exception):
+    """The database could not do it now; nothing was changed.  ``full``: because there is no room."""
+
+    def __init__(self, message: str, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
+
+
+class _Work:
+    """An operation that waits for its transaction."""
+
+    __slots__ = ("arguments", "done", "operation")
+
+    def __init__(self, operation: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.operation = operation
+        self.arguments = arguments
+        self.done: Deferred[Any] = Deferred()
+
+
+class Database:
+    """The server's access to its database; the operator's tool opens its own connection."""
+
+    def __init__(self, outside: Outside, path: str) -> None:
+        self._outside = outside
+        self._path = path
+        self._writer = outside.worker("database-writer")
+        self._reader = outside.worker("database-reader")
+        self._write_connection: sqlite3.Connection | None = None
+        self._read_connection: sqlite3.Connection | None = None
+        self._waiting: list[_Work] = []
+        self._committing = False
+        self._idle: list[Deferred[None]] = []
+
+    def open(self) -> sqlite3.Connection:
+        """Create or check the tables, before anything else runs; the connection, for now.  ``schema.DatabaseError``."""
+        try:
+            self._write_connection = self._outside.connect_database(self._path)
+            schema.prepare(self._write_connection, self._path)
+            self._read_connection = self._outside.connect_database(self._path)
+            schema.connect(self._read_connection)
+        except sqlite3.Error as error:
+            raise schema.DatabaseError(f"{self._path}: cannot be opened: {error}.") from error
+        return self._write_connection
+
+    def write(
+        self, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        """Run ``operation`` in the next transaction; fires with its result once that is durable."""
+        assert not kwargs, "operations take positional arguments"
+        work = _Work(operation, args)
+        self._waiting.append(work)
+        if not self._committing:
+            self._commit_waiting()
+        return work.done
+
+    def _commit_waiting(self) -> None:
+        batch = self._waiting[:BATCH]
+        del self._waiting[:BATCH]
+        self._committing = True
+        done = self._writer.call(self._run, batch)
+        done.addCallbacks(lambda results: self._committed(batch, results), lambda failure: self._broken(batch, failure))
+
+    def _committed(self, batch: list[_Work], results: list[tuple[bool, Any]]) -> None:
+        self._next()
+        for work, (succeeded, result) in zip(batch, results, strict=True):
+            if succeeded:
+                work.done.callback(result)
+            else:
+                work.done.errback(result)
+
+    def _broken(self, batch: list[_Work], failure: Failure) -> None:
+        self._next()
+        for work in batch:
+            work.done.errback(failure)
+
+    def _next(self) -> None:
+        # The next batch is begun before the answers of this one are given: the writer never waits for the reactor.
+        self._committing = False
+        if self._waiting:
+            self._commit_waiting()
+        else:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    def _run(self, batch: list[_Work]) -> list[tuple[bool, Any]]:
+        """In the writer's thread."""
+        connection = self._write_connection
+        assert connection is not None
+        try:
+            return [(True, result) for result in _transaction(connection, batch)]
+        except Exception as error:
+            if len(batch) == 1:
+                return [(False, error)]
+        alone: list[tuple[bool, Any]] = []
+        for work in batch:
+            try:
+                alone.append((True, _transaction(connection, [work])[0]))
+            except Exception as error:
+                alone.append((False, error))
+        return alone
+
+    async def read(
+        self, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a query beside the writer; it sees what is committed."""
+
+        def run() -> T:
+            assert self._read_connection is not None
+            try:
+                return operation(self._read_connection, *args, **kwargs)
+            except sqlite3.Error as error:
+                raise _trouble(error) from error
+
+        return await self._reader.call(run)
+
+    async def foreign_changes(self) -> int:
+        """A number that changes when another program has changed the database."""
+
+        def version() -> int:
+            assert self._write_connection is not None
+            found: int = self._write_connection.execute("PRAGMA data_version").fetchone()[0]
+            return found
+
+        return await self._writer.call(version)
+
+    async def close(self) -> None:
+        """Wait for what is being written, then close."""
+        while self._committing:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
+        for worker, connection in ((self._reader, self._read_connection), (self._writer, self._write_connection)):
+            if connection is not None:
+                await worker.call(connection.close)
+            worker.stop()
+
+
+def _transaction(connection: sqlite3.Connection, batch: list[_Work]) -> list[Any]:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        results = [work.operation(connection, *work.arguments) for work in batch]
+        connection.execute("COMMIT")
+    except Exception as error:
+        # Some errors, a full disk among them, have ended the transaction already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error):
+            raise _trouble(error) from error
+        raise
+    return results
+
+
+def _trouble(error: sqlite3.Error) -> StorageTrouble:
+    return StorageTrouble(str(error), getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL)

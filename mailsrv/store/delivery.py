@@ -1,0 +1,350 @@
+"""Delivery into own mailboxes, in batches, each message exactly once.
+
+The way of a batch, and why its order is what it is:
+
+1. every copy is written to ``tmp/<name>`` of its Maildir, under the name that was fixed at acceptance;
+2. one sync makes all of them durable, and with them the renames of the batch before;
+3. the batch before is marked as delivered in the database, which drops its content;
+4. the copies are renamed to ``new/<name>``: from here on readers see them, and what they see is whole.
+
+So under load one sync serves two batches, and when nothing waits one more sync finishes the last batch.  A crash before
+4 leaves files in ``tmp`` that nobody sees, written anew later; a crash between 4 and the mark leaves open rows whose
+name is already in ``new`` or ``cur``, which the next start finds.  Only there is a look into the folders needed:
+names that come fresh from acceptance cannot be there yet.
+
+What goes wrong for one copy (no room, no permission, a folder that is none) defers this copy and touches no other.
+A sync that fails defers the whole batch, and it is written anew: what a failed sync left is not trusted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailsrv.outside.interfaces import Outside
+from mailsrv.store import accounts, ledger, maildir, message
+from mailsrv.store.database import Database, StorageTrouble
+from mailsrv.store.ledger import Event
+from mailsrv.store.message import Arrival, QueuedMessage, Settlement
+from mailsrv.store.spool import BLOCK, Spool, local_head
+
+BATCH = 128  # copies that share one sync
+BACKLOG = 16 * 1024 * 1024  # octets of content that waiting copies keep in memory; above it they are read again
+
+log = Logger()
+
+
+@dataclass(slots=True)
+class Copy:
+    """One message for one mailbox."""
+
+    message: int
+    n: int
+    mailbox: str
+    name: str
+    head: bytes
+    content: bytes | None  # None: it is in the database or in a file
+    size: int
+    attempts: int = 0
+    recovered: bool = False  # it may be in the mailbox already
+    filed: bool = False
+    error: OSError | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.message, self.n
+
+
+class _Batch:
+    """Copies on their way together, and those who wait until they are marked."""
+
+    __slots__ = ("copies", "mailboxes", "waiting")
+
+    def __init__(self, copies: list[Copy]) -> None:
+        self.copies = copies
+        self.mailboxes = {copy.mailbox for copy in copies}
+        self.waiting: list[Deferred[None]] = []
+
+
+class LocalDelivery:
+    """Takes what the spool has accepted for own mailboxes."""
+
+    def __init__(
+        self, outside: Outside, database: Database, spool: Spool, state: str, retry_after: Callable[[int], float]
+    ) -> None:
+        self._outside = outside
+        self._database = database
+        self._spool = spool
+        self._mail = os.path.join(state, "mail")
+        self._retry_after = retry_after
+        self._worker = outside.worker("local-delivery")
+        self._waiting: list[Copy] = []
+        self._known: set[tuple[int, int]] = set()  # copies between acceptance and mark
+        self._backlog = 0
+        self._running = False
+        self._stopping = False
+        self._under_way: list[_Batch] = []
+        self._idle: list[Deferred[None]] = []
+        self.on_delivered: Callable[[Sequence[Copy]], None] = lambda copies: None
+        self.on_deferred: Callable[[float], None] = lambda next_attempt: None
+
+    # -- what comes in
+
+    def accepted(self, arrival: Arrival, names: Sequence[str], content: bytes | None) -> None:
+        """A message has just been committed: take its copies for own mailboxes, without asking the database."""
+        for n, (recipient, name) in enumerate(zip(arrival.recipients, names, strict=True)):
+            if not recipient.mailbox:
+                continue
+            head = local_head(arrival.envelope.sender, recipient.address, arrival.prefix)
+            kept = content if self._backlog < BACKLOG else None
+            copy = Copy(arrival.id, n, recipient.mailbox, name, head, kept, arrival.size, filed=content is None)
+            self._add(copy)
+        self._start()
+
+    def waiting(self, messages: Sequence[QueuedMessage]) -> None:
+        """Messages found in the database, after a start, a failure or a change by the operator."""
+        for queued in messages:
+            for recipient in queued.recipients:
+                if (queued.id, recipient.n) not in self._known:
+                    head = local_head(queued.envelope.sender, recipient.address, b"")
+                    self._add(
+                        Copy(
+                            *(queued.id, recipient.n, recipient.mailbox, recipient.name, head, None, queued.size),
+                            attempts=recipient.attempts,
+                            recovered=True,
+                        )
+                    )
+        self._start()
+
+    def settled(self, mailbox: str) -> Deferred[None] | None:
+        """Wait until what may be visible in ``mailbox`` now is marked as delivered; None when it is.
+
+        Who deletes a message before that would see it again after a crash.
+        """
+        for batch in reversed(self._under_way):
+            if mailbox in batch.mailboxes:
+                waiter: Deferred[None] = Deferred()
+                batch.waiting.append(waiter)
+                return waiter
+        return None
+
+    async def stop(self) -> None:
+        """Finish the batch under way; what waits behind it is found at the next start."""
+        self._stopping = True
+        if self._running:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
+        self._worker.stop()
+
+    def _add(self, copy: Copy) -> None:
+        self._known.add(copy.key)
+        self._waiting.append(copy)
+        if copy.content is not None:
+            self._backlog += copy.size
+
+    # -- the way of the batches
+
+    def _start(self) -> None:
+        if self._waiting and not self._running and not self._stopping:
+            self._running = True
+            Deferred.fromCoroutine(self._run()).addErrback(self._stumbled)
+
+    def _stumbled(self, failure: object) -> None:
+        log.critical("Local delivery stopped: {failure}", failure=failure)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._running = False
+        idle, self._idle = self._idle, []
+        for waiting in idle:
+            waiting.callback(None)
+
+    async def _run(self) -> None:
+        visible: _Batch | None = None
+        marking: Deferred[None] | None = None
+        while True:
+            taken = [] if self._stopping else self._waiting[:BATCH]
+            del self._waiting[: len(taken)]
+            if not taken and visible is None:
+                break
+            batch = _Batch(await self._loaded(taken))
+            self._under_way.append(batch)
+            try:
+                await self._worker.call(self._write_and_show, batch.copies, visible.copies if visible else [])
+            except OSError as error:
+                # The sync failed: neither this batch nor the renames of the one before are known to be durable.
+                for copy in batch.copies:
+                    copy.error = copy.error or error
+                if visible is not None:
+                    self._again(visible)
+                    visible = None
+            if visible is not None:
+                if marking is not None:
+                    await marking
+                marking = Deferred.fromCoroutine(self._mark(visible))
+            visible = batch if self._sort_out(batch) else None
+        if marking is not None:
+            await marking
+        self._finish()
+        self._start()
+
+    async def _loaded(self, copies: list[Copy]) -> list[Copy]:
+        """The copies with their content at hand; those that are open no more are left out."""
+        present = []
+        for copy in copies:
+            if copy.content is not None:
+                self._backlog -= copy.size
+            elif not (copy.filed and not copy.recovered):
+                found = await self._spool.load(copy.message)
+                if found is None:
+                    self._known.discard(copy.key)
+                    continue
+                prefix, copy.content = found
+                copy.filed = copy.content is None
+                if copy.recovered:
+                    copy.head += prefix
+            present.append(copy)
+        return present
+
+    def _sort_out(self, batch: _Batch) -> bool:
+        """Put the copies that failed aside; True when others are visible now."""
+        failed = [copy for copy in batch.copies if copy.error is not None]
+        batch.copies = [copy for copy in batch.copies if copy.error is None]
+        for copy in failed:
+            Deferred.fromCoroutine(self._defer(copy)).addErrback(self._unmarked)
+        if not batch.copies:
+            self._leave(batch)
+        return bool(batch.copies)
+
+    def _leave(self, batch: _Batch) -> None:
+        self._under_way.remove(batch)
+        for waiter in batch.waiting:
+            waiter.callback(None)
+
+    async def _mark(self, batch: _Batch) -> None:
+        items = [(copy.message, copy.n, copy.mailbox, copy.name) for copy in batch.copies]
+        try:
+            dropped = await self._database.write(message.delivered, self._outside.wall(), items)
+        except StorageTrouble as error:
+            log.error("Delivered messages could not be marked yet: {error}", error=error)
+            self._again(batch)
+            return
+        for copy in batch.copies:
+            self._known.discard(copy.key)
+        self._spool.dropped(dropped)
+        self._leave(batch)
+        self.on_delivered(batch.copies)
+
+    def _again(self, batch: _Batch) -> None:
+        """Visible, but not marked: look again later, as after a crash."""
+        for copy in batch.copies:
+            self._known.discard(copy.key)
+        self._leave(batch)
+        self.on_deferred(self._outside.wall() + self._retry_after(0))
+
+    async def _defer(self, copy: Copy) -> None:
+        now = self._outside.wall()
+        next_attempt = now + self._retry_after(copy.attempts)
+        event = Event(
+            ledger.DEFERRED,
+            message=copy.message,
+            n=copy.n,
+            address=copy.mailbox,
+            status="4.3.0",
+            reason=f"could not be stored in the mailbox: {copy.error}",
+            rule="local trouble never bounces",
+            detail=str(next_attempt),
+        )
+        settlement = Settlement(copy.n, "queued", event, copy.attempts + 1, next_attempt)
+        try:
+            await self._database.write(message.settle, now, copy.message, (settlement,))
+        finally:
+            self._known.discard(copy.key)
+            self.on_deferred(next_attempt)
+
+    def _unmarked(self, failure: object) -> None:
+        log.error("A failed delivery could not be recorded: {failure}", failure=failure)
+
+    # -- in the worker's thread
+
+    def _write_and_show(self, copies: list[Copy], shown: list[Copy]) -> None:
+        """``shown`` are the copies of the batch before, whose renames the sync makes durable."""
+        written = []
+        # A mailbox folder may be a link to another file system, so each folder says what is to be synced.
+        folders = {self._folder(copy) for copy in shown}
+        names: dict[str, set[str]] = {}
+        body: bytes = b""
+        body_of = -1
+        for copy in copies:
+            folder = self._folder(copy)
+            try:
+                if copy.recovered and self._is_there(folder, copy.name, names):
+                    folders.add(folder)
+                    continue
+                if copy.content is not None and body_of != copy.message:
+                    body = copy.content.replace(b"\r\n", b"\n")
+                    body_of = copy.message
+                self._write(folder, copy, body)
+            except OSError as error:
+                copy.error = error
+            else:
+                written.append((folder, copy))
+                folders.add(folder)
+        self._outside.filesystem.sync_all(folders)
+        for folder, copy in written:
+            try:
+                self._outside.filesystem.rename(f"{folder}/tmp/{copy.name}", f"{folder}/new/{copy.name}")
+            except OSError as error:
+                copy.error = error
+
+    def _folder(self, copy: Copy) -> str:
+        return os.path.join(self._mail, accounts.mailbox_path(copy.mailbox))
+
+    def _is_there(self, folder: str, name: str, names: dict[str, set[str]]) -> bool:
+        if folder not in names:
+            disk = self._outside.filesystem
+            maildir.ensure(disk, folder)
+            found = disk.list(f"{folder}/new") + disk.list(f"{folder}/cur")
+            names[folder] = {maildir.parse(name).unique for name in found}
+        return maildir.parse(name).unique in names[folder]
+
+    def _write(self, folder: str, copy: Copy, body: bytes) -> None:
+        disk = self._outside.filesystem
+        path = f"{folder}/tmp/{copy.name}"
+        try:
+            output = disk.create(path)
+        except FileExistsError:
+            disk.unlink(path)  # left by a crash
+            output = disk.create(path)
+        except FileNotFoundError:
+            maildir.ensure(disk, folder)
+            output = disk.create(path)
+        try:
+            head = copy.head.replace(b"\r\n", b"\n")
+            if copy.content is not None:
+                output.write(head + body)
+            else:
+                output.write(head)
+                self._copy_file(copy.message, output.write)
+        except OSError:
+            output.close()
+            disk.unlink(path)
+            raise
+        output.close()
+
+    def _copy_file(self, number: int, write: Callable[[bytes], None]) -> None:
+        source = self._outside.filesystem.open(self._spool.path(number))
+        try:
+            held = b""  # a CR at the end of a block belongs to the LF at the start of the next
+            while block := source.read(BLOCK):
+                block = held + block
+                held = b"\r" if block.endswith(b"\r") else b""
+                write((block[:-1] if held else block).replace(b"\r\n", b"\n"))
+            write(held)
+        finally:
+            source.close()

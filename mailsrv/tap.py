@@ -1,0 +1,94 @@
+"""What ``twistd mailsrv`` runs: options, and a service that binds ports as root and works as somebody else.
+
+Everything that is wrong at the start ends it with one sentence and exit status 1.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python import usage
+
+from mailsrv.app import Server, StartError, build
+from mailsrv.config import DEFAULT_PATH, ConfigError
+from mailsrv.outside.real import RealOutside
+from mailsrv.settings import FileSettings
+from mailsrv.store.accounts import AccountsError
+from mailsrv.store.schema import DatabaseError
+from mailsrv.tls import CertificateError
+
+log = Logger()
+
+SPARE_FILES = 256  # beside one for each connection: database, logs, files under way
+
+
+class Options(usage.Options):
+    synopsis = "[--config FILE]"
+    optParameters = [["config", "c", DEFAULT_PATH, "The configuration file."]]
+
+
+class MailService(Service):
+    """The mail server as twistd starts and stops it."""
+
+    name = "mailsrv"
+
+    def __init__(self, settings: FileSettings) -> None:
+        self._settings = settings
+        self._server: Server | None = None
+
+    def privilegedStartService(self) -> None:
+        # Only here: before this, twistd may still fork, and threads do not survive that.
+        from twisted.internet import reactor
+
+        _raise_file_limit(self._settings.config.limits.connections)
+        self._server = build(self._settings, RealOutside(reactor))
+        try:
+            self._server.listen()
+        except StartError as error:
+            raise SystemExit(f"mailsrv: {error}") from None
+
+    def startService(self) -> None:
+        assert self._server is not None
+        try:
+            self._server.start()
+        except (StartError, DatabaseError) as error:
+            raise SystemExit(f"mailsrv: {error}") from None
+        super().startService()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGHUP, self._hang_up)
+        log.info("mailsrv is at work for {domains}.", domains=", ".join(self._settings.config.domains))
+
+    def stopService(self) -> Deferred[None] | None:
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._server.stop()) if self._server is not None else None
+
+    def _hang_up(self, number: int, frame: Any) -> None:
+        from twisted.internet import reactor
+
+        reactor.callFromThread(self._settings.reload)  # type: ignore[attr-defined]
+
+
+def makeService(options: Options) -> MailService:
+    """Read the configuration and everything it names; a mistake ends the program with one sentence."""
+    try:
+        return MailService(FileSettings(options["config"]))
+    except (ConfigError, AccountsError, CertificateError) as error:
+        raise SystemExit(f"mailsrv: {error}") from None
+
+
+def _raise_file_limit(connections: int) -> None:
+    wanted = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    for limits in ((wanted, max(hard, wanted)), (min(wanted, hard), hard)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            return
+        except (OSError, ValueError):
+            continue
+    log.warn("The limit of open files stays at {soft}, too low for {n} connections.", soft=soft, n=connections)

@@ -1,0 +1,154 @@
+"""Dot transparency of SMTP's DATA and POP3's multi-line answers, by chunks (RFC 5321 4.5.2, RFC 1939 3).
+
+Promises: the result does not depend on where chunks are cut; no Python code runs per line or per octet; memory is
+bounded by the chunk.  CRLF.CRLF ends incoming content and nothing else does.
+
+``Unstuffer`` finds the end and takes the dots away, ``LineCheck`` tells whether the lines are canonical, ``Stuffer``
+makes what goes out.
+"""
+
+from __future__ import annotations
+
+_CRLF = b"\r\n"
+_DOT = b"\r\n."
+_END = b"\r\n.\r\n"
+
+
+class Unstuffer:
+    """Decoder for one message, from behind the CRLF of the command or answer that announced it."""
+
+    __slots__ = ("_held", "_skip")
+
+    def __init__(self) -> None:
+        self._held = _CRLF  # what may be the beginning of the end: a proper prefix of _END
+        self._skip = 2  # the CRLF before the content takes part in the search and not in the content
+
+    def feed(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
+        """Decode ``data`` from ``start``.
+
+        Returns the content decoded so far and the position in ``data`` behind the end, or -1 when the end has not come;
+        then all of ``data`` has been read.  Not to be called again after the end.
+        """
+        held = self._held
+        # What straddles the edge begins in what was held and takes at most four octets more.
+        edge = held + data[start : start + 4]
+        dots = _DOT in edge
+        straddling = edge.find(_END) if dots else -1
+        if straddling >= 0:
+            raw = held[:straddling] + _CRLF
+            stop = start + straddling + len(_END) - len(held)
+        else:
+            # Nearly always the first line that begins with a dot is the end: one search for both.
+            first = data.find(_DOT, start)
+            end = data.find(_END, first) if first >= 0 else -1
+            dots = dots or first != end
+            if end >= 0:
+                raw = held + data[start : end + 2]
+                stop = end + len(_END)
+            else:
+                raw = held + data[start:]
+                stop = -1
+                keep = _held_back(raw)
+                self._held = raw[len(raw) - keep :]
+                if keep:
+                    raw = raw[:-keep]
+        # No dot is parted from its CRLF here: what is held back begins with its CR.
+        content = raw.replace(_DOT, _CRLF) if dots else raw
+        if self._skip and content:
+            content = content[self._skip :]
+            self._skip = 0
+        return content, stop
+
+
+def _held_back(raw: bytes) -> int:
+    """How many octets at the end of ``raw`` may be the beginning of _END."""
+    if raw[-1:] not in b"\r\n.":
+        return 0
+    for size in (4, 3, 2, 1):
+        if raw.endswith(_END[:size]):
+            return size
+    return 0
+
+
+class LineCheck:
+    """Counts octets and lines of content and finds what two servers could read differently (bare CR, bare LF, NUL)."""
+
+    __slots__ = ("_loose_cr", "_loose_lf", "_tail", "flawed", "lines", "nul", "size")
+
+    def __init__(self) -> None:
+        self.size = 0  # octets
+        self.lines = 0  # CRLFs
+        self.nul = False
+        self.flawed = False  # a NUL, a bare CR or a bare LF is known
+        self._loose_cr = 0  # CRs beyond those of CRLFs
+        self._loose_lf = 0
+        self._tail = b""  # the last octet
+
+    def feed(self, content: bytes) -> None:
+        """The next piece, cut anywhere."""
+        if not content:
+            return
+        self.size += len(content)
+        lines = content.count(_CRLF)
+        lf = content.count(b"\n")
+        cr = content.count(b"\r")
+        if self._tail == b"\r" or not lf == cr == lines or b"\0" in content:
+            if self._tail == b"\r" and content[:1] == b"\n":
+                lines += 1
+            self._loose_lf += lf - lines
+            self._loose_cr += cr - lines
+            self.nul = self.nul or b"\0" in content
+            # A CR at the very end is in doubt until the next piece.
+            self.flawed = self.nul or self.bare_lf or self._loose_cr > content.endswith(b"\r")
+        self.lines += lines
+        self._tail = content[-1:]
+
+    def finish(self) -> None:
+        """There is no more: a CR at the end was a bare one."""
+        self.flawed = self.nul or self.bare_lf or self.bare_cr
+
+    @property
+    def bare_lf(self) -> bool:
+        return self._loose_lf > 0
+
+    @property
+    def bare_cr(self) -> bool:
+        """To be asked when all has come, for a CR at the end of a piece counts as bare."""
+        return self._loose_cr > 0
+
+    @property
+    def complete(self) -> bool:
+        """True when nothing came, or the last octet ends a line."""
+        return self._tail in (b"", b"\n")
+
+
+class Stuffer:
+    """Encoder for one message: lines that end in LF or CRLF go in, CRLF lines with their dots stuffed come out.
+
+    A CR that no LF follows stays what it is: sizes told in advance count such files the same way.
+    """
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = _CRLF  # the last octets that went out, as far as they are a part of CRLF
+
+    def feed(self, data: bytes) -> bytes:
+        """The next piece of the message, cut anywhere; returns what to send."""
+        if not data:
+            return b""
+        tail = self._tail
+        out = tail + data
+        if out.count(b"\n") != out.count(_CRLF):
+            out = out.replace(_CRLF, b"\n").replace(b"\n", _CRLF)
+        if out.endswith(_CRLF):
+            self._tail = _CRLF
+        elif out.endswith(b"\r"):
+            self._tail = b"\r"
+        else:
+            self._tail = b""
+        return out.replace(b"\r\n.", b"\r\n..")[len(tail) :]
+
+    def finish(self) -> bytes:
+        """The end: CRLF when the last line lacks it, and the line with the dot."""
+        return b".\r\n" if self._tail == _CRLF else _END

@@ -1,0 +1,185 @@
+import datetime
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailsrv.cli import check, check_dns
+from mailsrv.cli import dns as published
+from mailsrv.cli.finding import Finding
+from mailsrv.cli.init import self_signed
+from mailsrv.config import Config, load, parse
+
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+@pytest.fixture
+def config(folder: Path) -> Config:
+    """Everything in order: certificate, accounts, state; nothing listens."""
+    (folder / "state").mkdir()
+    (folder / "tls").mkdir()
+    key, certificate = self_signed("mx.example.org", NOW)
+    (folder / "tls" / "key.pem").write_bytes(key)
+    (folder / "tls" / "key.pem").chmod(0o600)
+    (folder / "tls" / "cert.pem").write_bytes(certificate)
+    (folder / "accounts").write_text("alice@example.org:!\n")
+    (folder / "accounts").chmod(0o600)
+    with (folder / "mailsrv.toml").open("a") as file:
+        file.write("[listen]\n")
+        for service in ("smtp", "submission", "submissions", "pop3", "pop3s"):
+            file.write(f'{service} = ["tcp:0:interface=127.0.0.1"]\n')
+    return load(str(folder / "mailsrv.toml"))
+
+
+def verdicts(findings: Any) -> dict[str, str]:
+    return {finding.subject: finding.verdict for finding in findings}
+
+
+def test_all_in_order(tool: Any, config: Config) -> None:
+    ran = tool("check", "--no-dns")
+    assert ran.status == 0
+    assert "wrong" not in ran.out
+    assert len(ran.out.splitlines()) >= 10
+    findings = json.loads(tool("check", "--no-dns", "--json").out)
+    assert {finding["verdict"] for finding in findings} == {"ok", "warning"}
+    for finding in findings:
+        assert bool(finding["remedy"]) == (finding["verdict"] != "ok")
+
+
+def test_a_wrong_configuration(tool: Any, folder: Path) -> None:
+    (folder / "mailsrv.toml").write_text("hostnam = 1\n")
+    ran = tool("check")
+    assert ran.status == 1
+    assert ran.out.startswith("wrong    configuration: ")
+    assert len(ran.out.splitlines()) == 1
+
+
+def test_accounts(config: Config) -> None:
+    Path(config.aliases).write_text("sales@example.org: carol@example.org\n")
+    assert verdicts(check.directory(config)) == {"accounts": "ok", "aliases": "warning"}
+    Path(config.accounts).write_text("")
+    assert verdicts(check.directory(config))["accounts"] == "warning"
+    Path(config.accounts).write_text("x\n")
+    assert verdicts(check.directory(config)) == {"accounts": "wrong"}
+
+
+def test_files(config: Config) -> None:
+    assert {finding.verdict for finding in check.files(config)} == {"ok"}
+    Path(config.tls.key).chmod(0o644)
+    found = [finding for finding in check.files(config) if finding.verdict != "ok"]
+    assert [finding.verdict for finding in found] == ["wrong"]
+    assert config.tls.key in found[0].remedy
+    Path(config.state).rmdir()
+    assert verdicts(check.files(config)) == {"state": "warning"}
+
+
+def test_certificate(config: Config, folder: Path) -> None:
+    def problems(now: datetime.datetime = NOW) -> list[Finding]:
+        return [one for one in check.certificate(config, now) if one.verdict == "wrong"]
+
+    assert problems() == []
+    assert "self-signed" in [one for one in check.certificate(config, NOW) if one.verdict == "warning"][0].text
+    assert problems(NOW + datetime.timedelta(days=360)) == []
+    assert "ended" in problems(NOW + datetime.timedelta(days=366))[0].text
+    assert "begins" in problems(NOW - datetime.timedelta(days=2))[0].text
+    key, certificate = self_signed("other.example.org", NOW)
+    (folder / "tls" / "key.pem").write_bytes(key)
+    assert "is not the key" in problems()[0].text
+    (folder / "tls" / "cert.pem").write_bytes(certificate)
+    assert "is for other.example.org" in problems()[0].text
+    (folder / "tls" / "cert.pem").write_bytes(b"nonsense")
+    assert "not usable PEM" in problems()[0].text
+    (folder / "tls" / "cert.pem").unlink()
+    assert "No such file" in problems()[0].text
+
+
+@pytest.mark.parametrize("greeting", [b"220 mx.example.org ESMTP\r\n", b"220 other.example ESMTP\r\n"])
+def test_a_port_in_use(config: Config, greeting: bytes) -> None:
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            with listener.accept()[0] as connection:
+                connection.sendall(greeting)
+
+        greeter = threading.Thread(target=greet)
+        greeter.start()
+        endpoint = f"tcp:{listener.getsockname()[1]}:interface=127.0.0.1"
+        finding = check.port(config, "smtp", endpoint)
+        greeter.join(10)
+    assert finding.verdict == ("ok" if b"mx.example.org" in greeting else "wrong")
+    assert check.port(config, "smtp", endpoint).text.endswith("is free")
+    assert check.port(config, "smtp", "unix:/run/x").verdict == "ok"
+
+
+def test_routes(config: Config) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        routed = parse(
+            f'hostname = "a.org"\ndomains = ["b.org"]\n[outbound]\nroutes = {{ "*" = "smtp://127.0.0.1:{port}" }}\n',
+            "/c/m",
+        )
+        assert [finding.verdict for finding in check.routes(routed)] == ["ok"]
+    assert [finding.verdict for finding in check.routes(routed)] == ["wrong"]
+
+
+class Zone(dict[tuple[str, str], list[str]]):
+    def ask(self, name: str, kind: str) -> list[str]:
+        return self.get((name.rstrip("."), kind), [])
+
+
+def good_zone(config: Config) -> Zone:
+    zone = Zone({("mx.example.org", "A"): ["192.0.2.1"], ("1.2.0.192.in-addr.arpa", "PTR"): ["MX.example.org."]})
+    for record in published.records(config):
+        if record.type in ("MX", "TXT"):
+            zone[record.name, record.type] = [record.value]
+    return zone
+
+
+def test_dns_in_order(config: Config) -> None:
+    findings = list(check_dns.records(config, good_zone(config).ask))
+    assert {finding.verdict for finding in findings} == {"ok"}
+    assert {finding.subject for finding in findings} == {"PTR", "MX", "TXT"}
+
+
+def test_dns_out_of_order(config: Config) -> None:
+    def problems(zone: Zone) -> list[str]:
+        return [str(finding) for finding in check_dns.records(config, zone.ask) if finding.verdict != "ok"]
+
+    zone = good_zone(config)
+    zone["1.2.0.192.in-addr.arpa", "PTR"] = ["host7.example.com."]
+    zone["example.net", "MX"] = ["10 mx.example.com."]
+    zone["example.org", "TXT"] = ["something else"]
+    zone["_dmarc.example.org", "TXT"] = ["v=DMARC1; p=reject"]
+    found = problems(zone)
+    assert len(found) == 3
+    assert "192.0.2.1 is host7.example.com -> ask who gave you the address to name it mx.example.org" in found[0]
+    assert "example.net names mx.example.com" in found[1]
+    assert "example.org has no v=spf1" in found[2]
+    del zone["mx.example.org", "A"]
+    assert any("has no address" in problem for problem in problems(zone))
+
+
+def test_blocklists(folder: Path, config: Config) -> None:
+    text = (folder / "mailsrv.toml").read_text() + '[checks]\nblocklists = ["list.example"]\n'
+    listed = parse(text, str(folder / "mailsrv.toml"))
+    zone = good_zone(listed)
+    for answer, verdict in (
+        ([], "ok"),
+        (["127.0.0.2"], "wrong"),
+        (["127.255.255.254"], "warning"),
+        (["192.0.2.9"], "ok"),
+    ):
+        zone["1.2.0.192.list.example", "A"] = answer
+        assert verdicts(check_dns.records(listed, zone.ask))["blocklist"] == verdict
+
+
+def test_no_answer_is_one_warning(config: Config) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{closed.getsockname()[1]}"
+    findings = list(check_dns.records(config, check_dns.lookup([server])))
+    assert [finding.verdict for finding in findings] == ["warning"]

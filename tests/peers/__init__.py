@@ -1,0 +1,1 @@
+"""Tests with real sockets and software that is not ours; the benchmark starts the same programs."""
