@@ -16,6 +16,7 @@ from twisted.python import usage
 
 from mailsrv.app import Server, StartError, build
 from mailsrv.config import DEFAULT_PATH, ConfigError
+from mailsrv.outside.polling import prompt
 from mailsrv.outside.real import RealOutside
 from mailsrv.settings import FileSettings
 from mailsrv.store.accounts import AccountsError
@@ -46,6 +47,7 @@ class MailService(Service):
         from twisted.internet import reactor
 
         _raise_file_limit(self._settings.config.limits.connections)
+        prompt(reactor)
         self._server = build(self._settings, RealOutside(reactor))
         try:
             self._server.listen()

@@ -140,7 +140,7 @@ def _set_up() -> dict[str, int]:
 
 def _set(text: str, key: str, value: str) -> str:
     """The configuration with the line of ``key`` changed, its comment kept."""
-    changed, count = re.subn(rf"(?m)^(#\s*)?({key}\s*=\s*)[^#\n]*?(\s*#.*)?$", rf"\g<2>{value}\g<3>", text)
+    changed, count = re.subn(rf"(?m)^(#?)({key}\s*=\s*)[^#\n]*?(\s*#.*)?$", rf"\g<2>{value}\g<3>", text)
     if count != 1:
         raise DemoError(f"{CONFIG}: the key {key} stands {count} times; rm -r demo begins anew")
     return changed

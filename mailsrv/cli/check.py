@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 
 from mailsrv.cli import check_dns
 from mailsrv.cli.command import add_common, config_of, print_json, wants_json
+from mailsrv.cli.endpoint import Place, place
 from mailsrv.cli.finding import Finding, ok, warning, wrong
 from mailsrv.config import Config, ConfigError
 from mailsrv.store.accounts import AccountsError, load_directory
@@ -183,44 +184,32 @@ def _services(config: Config) -> list[tuple[str, tuple[str, ...]]]:
 
 def port(config: Config, service: str, endpoint: str) -> Finding:
     """Whether an endpoint can be listened on, or mailsrv answers there."""
-    place = _place(endpoint)
+    at = place(endpoint)
     what = f"listen.{service}"
-    if place is None:
+    if at is None:
         return ok(what, f"{endpoint} is not looked at")
-    family, address, number = place
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as listener:
+        with socket.socket(at.family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
+            if at.family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind((address, number))
+            listener.bind((at.address, at.port))
             listener.listen(1)
     except PermissionError:
         return warning(what, f"{endpoint} needs root", "start twistd as root with --uid; run this check as root")
     except OSError as error:
-        if _answers(config, service, family, address, number):
+        if _answers(config, service, at):
             return ok(what, f"mailsrv answers on {endpoint}")
         return wrong(what, f"{endpoint}: {error.strerror}", "stop what uses it ('ss -ltnp' tells), or change [listen]")
     return ok(what, f"{endpoint} is free")
 
 
-def _place(endpoint: str) -> tuple[socket.AddressFamily, str, int] | None:
-    kind, *words = (word.replace("\0", ":") for word in endpoint.replace("\\:", "\0").split(":"))
-    if kind not in ("tcp", "tcp6"):
-        return None
-    named = dict(word.split("=", 1) for word in words if "=" in word)
-    address = named.get("interface", "::" if kind == "tcp6" else "")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return family, address, int(named.get("port", words[0]))
-
-
-def _answers(config: Config, service: str, family: socket.AddressFamily, address: str, number: int) -> bool:
+def _answers(config: Config, service: str, at: Place) -> bool:
     """Whether it is mailsrv, by its greeting, that holds a port."""
-    near = address
-    if not address or address == "::":
-        near = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    everywhere = at.address in ("", "::")
+    loopback = "::1" if at.family == socket.AF_INET6 else "127.0.0.1"
     try:
-        with socket.create_connection((near, number), _TIMEOUT_S) as plain:
+        with socket.create_connection((loopback if everywhere else at.address, at.port), _TIMEOUT_S) as plain:
             if service in ("submissions", "pop3s"):
                 context = ssl.create_default_context()
                 context.check_hostname = False

@@ -8,10 +8,10 @@ the operator to fill in: a machine behind a router does not know them.
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass
 
 from mailsrv.cli.command import Failure, add_common, config_of, print_json, wants_json
+from mailsrv.cli.endpoint import place
 from mailsrv.config import Config
 from mailsrv.store import keys
 
@@ -115,10 +115,7 @@ def _strings(text: str) -> str:
     return f"( {quoted} )" if len(parts) > 1 else quoted
 
 
-def _port(endpoints: tuple[str, ...]) -> str:
-    """The first TCP port among endpoint strings, "" when there is none that others could reach."""
-    for endpoint in endpoints:
-        found = re.match(r"tcp6?:(?:.*:)?(?:port=)?([0-9]+)(?::|$)", endpoint)
-        if found and found.group(1) != "0":
-            return found.group(1)
-    return ""
+def _port(endpoints: tuple[str, ...]) -> int:
+    """The first TCP port among endpoint strings, 0 when there is none that others could know of."""
+    places = (place(endpoint) for endpoint in endpoints)
+    return next((at.port for at in places if at is not None and at.port), 0)

@@ -486,7 +486,8 @@ _COMMANDS: dict[str, Callable[[ServerConnection, str], None]] = {
 
 
 def _messages(maildrop: Maildrop) -> str:
-    return f"{maildrop.count} messages ({maildrop.octets} octets)"
+    count = maildrop.count
+    return f"{count} message{'' if count == 1 else 's'} ({maildrop.octets} octets)"
 
 
 def _no_argument(argument: str) -> None:

@@ -1,7 +1,7 @@
 """One conversation with one server: greeting, names, TLS, login, transactions, and what each answer means for the mail.
 
-The result is a ``Visit``: outcomes for the recipients about whom something definite is known, and for all others one
-outcome that stands if no other server does better.  What is definite and what is not:
+What is definite about a recipient is settled at once, so that nothing that goes wrong later can undo it.  For the others
+there is a ``Trouble``, whose outcome stands if no other server does better.  What is definite and what is not:
 
 - Nothing said about the mail (no connection, a greeting or EHLO refused, 421, a loss before the last dot, MAIL refused
   with 4xx): another server may be asked, else DEFERRED.  A greeting with 5xx is of this kind too, as Postfix has it:
@@ -14,8 +14,8 @@ outcome that stands if no other server does better.  What is definite and what i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from mailsrv.config import Route
@@ -45,6 +45,9 @@ _RECIPIENTS: Final = 100  # RFC 5321 4.5.3.1.8: what any server takes in one tra
 _TOO_MANY: Final = 452  # RFC 5321 4.5.3.1.10
 
 
+Settled = dict[int, Outcome]  # by position in ``job.recipients``
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Why a server was of no use.  ``stop``: the next one is not to be asked.  ``tls``: why the handshake failed."""
@@ -52,14 +55,6 @@ class Trouble:
     outcome: Outcome
     stop: bool = False
     tls: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """``settled`` by position in ``job.recipients``; ``trouble`` is about the others, None when there are none."""
-
-    settled: Mapping[int, Outcome] = field(default_factory=dict)
-    trouble: Trouble | None = None
 
 
 class Conversation:
@@ -86,16 +81,16 @@ class Conversation:
         self._timeouts = timeouts
         self._channel = note  # Outcome.tls
 
-    async def deliver(self, job: Job, positions: Sequence[int]) -> Visit:
-        """Bring ``job`` to the recipients at ``positions``; says goodbye, or hangs up, in the end."""
+    async def deliver(self, job: Job, settled: Settled) -> Trouble | None:
+        """Bring ``job`` to the recipients that are not ``settled`` yet, and settle as many as possible.
+
+        Returns the trouble with the others, None when there are none.  Says goodbye, or hangs up, in the end.
+        """
         try:
-            trouble = await self._open()
-            if trouble is not None:
-                return Visit({}, trouble)
-            return await self._transactions(job, positions)
+            return await self._open() or await self._transactions(job, settled)
         except ContentLost as error:
             outcome = Outcome(Result.DEFERRED, "4.3.0", f"Local trouble: {error}.", rule="our own spool")
-            return Visit({}, Trouble(outcome, stop=True))
+            return Trouble(outcome, stop=True)
         finally:
             self._client.close()
 
@@ -183,20 +178,24 @@ class Conversation:
 
     # Mail.
 
-    async def _transactions(self, job: Job, positions: Sequence[int]) -> Visit:
-        settled = await self._obstacles(job, positions)
-        waiting = [n for n in positions if n not in settled]
+    async def _transactions(self, job: Job, settled: Settled) -> Trouble | None:
+        settled.update(await self._obstacles(job, [n for n in range(len(job.recipients)) if n not in settled]))
+        waiting = [n for n in range(len(job.recipients)) if n not in settled]
         while waiting:
-            batch, waiting = waiting[:_RECIPIENTS], waiting[_RECIPIENTS:]
-            outcomes, too_many, trouble = await self._transaction(job, batch)
-            settled |= outcomes
+            batch = waiting[:_RECIPIENTS]
+            trouble = await self._transaction(job, batch, settled)
             if trouble is not None:
-                return Visit(settled, trouble)
-            waiting = too_many + waiting
-        return Visit(settled)
+                return trouble
+            # Those who were too many for this transaction come first in the next.
+            waiting = [n for n in waiting if n not in settled]
+        return None
 
     async def _obstacles(self, job: Job, positions: Sequence[int]) -> dict[int, Outcome]:
-        """What is known to fail before a word is said about it."""
+        """What is known to fail before a word is said about it.
+
+        Content with octets above 127 is none of it: where 8BITMIME is not offered it goes unchanged all the same, since
+        practically every server takes it, and a conversion would break signatures.
+        """
         extensions = self._core.extensions
         limit = extensions.size
         if limit is not None and job.size > limit:
@@ -212,51 +211,47 @@ class Conversation:
         refused = self._outcome(Result.FAILED, "5.6.7", reason, rule="SMTPUTF8 (RFC 6531)")
         return {n: refused for n in positions if whole or not is_ascii(job.recipients[n].address)}
 
-    async def _transaction(
-        self, job: Job, batch: Sequence[int]
-    ) -> tuple[dict[int, Outcome], list[int], Trouble | None]:
-        """Settled outcomes, those to be asked about again in another transaction, and the trouble with the rest."""
-        settled: dict[int, Outcome] = {}
+    async def _transaction(self, job: Job, batch: Sequence[int], settled: Settled) -> Trouble | None:
+        """One message to ``batch``.  Without trouble at least one of them is settled."""
         accepted: list[int] = []
-        too_many: list[int] = []
+        answered = 0
         recipients = tuple(job.recipients[n] for n in batch)
         self._core.send(Transaction(job.envelope, recipients, job.size, job.eight_bit))
         timeout_s = self._timeouts.envelope
         while isinstance(event := await self._client.next_event(timeout_s), RecipientAnswered):
-            n = batch[event.n]
+            answered += 1
             if event.reply.positive:
-                accepted.append(n)
-            elif event.reply.code == _TOO_MANY and accepted:
-                too_many.append(n)
-            else:
-                settled[n] = self._refusal(event.reply, "the recipient")
-            if len(accepted) + len(settled) + len(too_many) == len(batch):
+                accepted.append(batch[event.n])
+            elif not (event.reply.code == _TOO_MANY and accepted):
+                settled[batch[event.n]] = self._refusal(event.reply, "the recipient")
+            if answered == len(batch):
                 timeout_s = self._timeouts.data
         if isinstance(event, ContentWanted):
             lost = await self._client.send_content(job.content.chunks(), job.size, self._timeouts.block)
             event = lost or await self._client.next_event(self._timeouts.final)
         match event:
             case TransactionEnded(".", RemoteReply(positive=True) as reply):
-                reason = f"{self._hop} took the message."
-                delivered = self._outcome(Result.DELIVERED, reply.status, reason, reply)
-                return settled | dict.fromkeys(accepted, delivered), too_many, None
+                delivered = self._outcome(Result.DELIVERED, reply.status, f"{self._hop} took the message.", reply)
+                settled.update(dict.fromkeys(accepted, delivered))
             case TransactionEnded("MAIL", RemoteReply(permanent=False) as reply):
-                return settled, [], Trouble(self._refusal(reply, "the sender"))
+                return Trouble(self._refusal(reply, "the sender"))
             case TransactionEnded("MAIL", RemoteReply() as reply):
-                return dict.fromkeys(batch, self._refusal(reply, "the sender")), [], None
-            case TransactionEnded(reply=reply):
-                if reply is not None:
-                    answer = self._refusal(reply, "the message")
-                    settled |= dict.fromkeys(accepted, answer) | dict.fromkeys(too_many, answer)
-                return settled, [], None
+                settled.update(dict.fromkeys(batch, self._refusal(reply, "the sender")))
+            case TransactionEnded(reply=RemoteReply() as reply):
+                settled.update(dict.fromkeys(accepted, self._refusal(reply, "the message")))
+            case TransactionEnded():
+                pass  # every recipient was refused
             case ConnectionEnded(unanswered=True):
                 reason = (
                     f"The message went to {self._hop} whole, but no answer came ({event.reason}). It may have "
                     "arrived, so the next attempt may deliver it a second time."
                 )
                 doubtful = self._outcome(Result.DEFERRED, "4.4.2", reason, rule="RFC 5321 4.5.3.2.6")
-                return settled | dict.fromkeys(accepted, doubtful), too_many, self._lost(event, "after the message")
-        return settled, [], self._lost(event, "before the message was through")
+                settled.update(dict.fromkeys(accepted, doubtful))
+                return self._lost(event, "after the message")
+            case _:
+                return self._lost(event, "before the message was through")
+        return None
 
     # What it means.
 

@@ -23,7 +23,7 @@ from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.outside.interfaces import IResolver, Outside
 from mailsrv.relay import mx
 from mailsrv.relay.connection import SmtpClient, Timeouts
-from mailsrv.relay.conversation import Conversation, Trouble, Visit
+from mailsrv.relay.conversation import Conversation, Settled, Trouble
 from mailsrv.relay.job import ContentSource, Job
 from mailsrv.relay.mx import Hop, Plan
 from mailsrv.relay.route import hops, listening_addresses, route_for
@@ -72,15 +72,16 @@ class Relay:
         """
         running: Deferred[None] = Deferred()
         self._running.add(running)
+        settled: Settled = {}
         try:
-            return await self._deliver(job, self._settings.config)
+            rest = await self._deliver(job, self._settings.config, settled)
         except Exception:
             log.failure("Delivery of {queue_id} to {destination}", queue_id=job.queue_id, destination=job.destination)
-            outcome = Outcome(Result.DEFERRED, "4.3.0", "Local trouble: see the log of the server.", rule="a bug")
-            return [outcome] * len(job.recipients)
+            rest = Outcome(Result.DEFERRED, "4.3.0", "Local trouble: see the log of the server.", rule="a bug")
         finally:
             self._running.discard(running)
             running.callback(None)
+        return [settled.get(n, rest) for n in range(len(job.recipients))]
 
     async def close(self) -> None:
         """Drop all connections at once; returns when the attempts under way have ended, DEFERRED, and all is closed."""
@@ -91,24 +92,20 @@ class Relay:
             client.abort()
         await DeferredList([*self._running, *(client.closed for client in self._clients)])
 
-    async def _deliver(self, job: Job, config: Config) -> list[Outcome]:
+    async def _deliver(self, job: Job, config: Config, settled: Settled) -> Outcome:
+        """Settles whom it can; the outcome for the others."""
         route = route_for(config.outbound.routes, job.destination, config.domains)
         plan = await self._plan(job.destination, route, config)
         if isinstance(plan, Outcome):
-            return [plan] * len(job.recipients)
-        settled: dict[int, Outcome] = {}
-        left = list(range(len(job.recipients)))
+            return plan
         troubles: list[Outcome] = []
         for hop in plan[:_MOST_VISITS]:
-            visit = await self._visit(hop, route, config, job, left)
-            settled |= visit.settled
-            left = [n for n in left if n not in settled]
-            if not left or visit.trouble is None:
+            trouble = await self._visit(hop, route, config, job, settled)
+            if trouble is not None:
+                troubles.append(trouble.outcome)
+            if trouble is None or trouble.stop or len(settled) == len(job.recipients) or self._closed:
                 break
-            troubles.append(visit.trouble.outcome)
-            if visit.trouble.stop or self._closed:
-                break
-        return [settled[n] if n in settled else _together(troubles) for n in range(len(job.recipients))]
+        return _together(troubles)
 
     async def _plan(self, destination: str, route: Route | None, config: Config) -> Plan | Outcome:
         if route is not None:
@@ -121,19 +118,17 @@ class Relay:
             random=self._outside.random,
         )
 
-    async def _visit(self, hop: Hop, route: Route | None, config: Config, job: Job, left: Sequence[int]) -> Visit:
+    async def _visit(self, hop: Hop, route: Route | None, config: Config, job: Job, settled: Settled) -> Trouble | None:
         """One server: once, or a second time in clear when TLS failed and is not demanded."""
-        failed_lately = self._tls_has_failed(hop)
-        policy = tls_policy(hop, route, failed_lately=failed_lately)
+        policy = tls_policy(hop, route, failed_lately=self._tls_has_failed(hop))
         note = "clear: TLS failed here within the last hour" if policy.demand is Demand.CLEAR else ""
-        visit = await self._talk(hop, route, policy, config, job, left, note)
-        if visit.trouble is None or not visit.trouble.tls or policy.needed or self._closed:
-            return visit
+        trouble = await self._talk(hop, route, policy, config, job, settled, note)
+        if trouble is None or not trouble.tls or policy.needed or self._closed:
+            return trouble
         self._remember_tls_failure(hop)
-        log.info("TLS with {hop} failed, going on in clear: {why}", hop=str(hop), why=visit.trouble.tls)
-        note = f"clear: TLS failed: {visit.trouble.tls}"
+        log.info("TLS with {hop} failed, going on in clear: {why}", hop=str(hop), why=trouble.tls)
         policy = tls_policy(hop, route, failed_lately=True)
-        return await self._talk(hop, route, policy, config, job, left, note)
+        return await self._talk(hop, route, policy, config, job, settled, f"clear: TLS failed: {trouble.tls}")
 
     async def _talk(
         self,
@@ -142,17 +137,17 @@ class Relay:
         policy: TlsPolicy,
         config: Config,
         job: Job,
-        left: Sequence[int],
+        settled: Settled,
         note: str,
-    ) -> Visit:
+    ) -> Trouble | None:
         core = ClientConnection(config.hostname, secure=policy.implicit)
         client = SmtpClient(self._outside.reactor, core)
         trouble = await self._dial(client, hop, config.outbound.connect_timeout)
         if trouble is not None:
-            return Visit({}, trouble)
+            return trouble
         tls = ClientTls(self._context(config, strict=policy.demand is Demand.VERIFIED), policy.name)
         conversation = Conversation(client, hop, route, policy, tls, config.hostname, self._timeouts, note)
-        return await conversation.deliver(job, left)
+        return await conversation.deliver(job, settled)
 
     async def _dial(self, client: SmtpClient, hop: Hop, timeout_s: float) -> Trouble | None:
         if self._closed:
@@ -206,6 +201,8 @@ class Relay:
 
 def _together(troubles: Sequence[Outcome]) -> Outcome:
     """One outcome for several servers that were of no use: FAILED only if all said so, else the last that spoke."""
+    if not troubles:
+        return Outcome(Result.DEFERRED, "4.3.0", "Nothing is known about this recipient.", rule="a bug")
     waiting = [outcome for outcome in troubles if outcome.result is Result.DEFERRED]
     spoke = [outcome for outcome in waiting if outcome.answer]
     return (spoke or waiting or list(troubles))[-1]

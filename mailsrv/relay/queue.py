@@ -32,7 +32,7 @@ from mailsrv.relay.bounce import Reports, Verdict
 from mailsrv.relay.delivery import Job, Relay, Settings
 from mailsrv.store import message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
-from mailsrv.store.message import Arrival, QueuedMessage, Settlement
+from mailsrv.store.message import Acceptance, Arrival, QueuedMessage, Settlement
 from mailsrv.store.spool import Spool
 
 log = Logger()
@@ -321,7 +321,7 @@ class QueueRunner:
 
 def _settle(connection: sqlite3.Connection, now: float, number: int, verdict: Verdict) -> bool:
     for report in verdict.reports:
-        message.insert(connection, now, report.arrival, report.names, report.content)
+        message.insert(connection, [Acceptance(now, report.arrival, report.names, report.content)])
     settlements: Sequence[Settlement] = verdict.settlements
     return message.settle(connection, now, number, settlements)
 

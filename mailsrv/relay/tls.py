@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 import service_identity
 from OpenSSL import SSL
@@ -84,7 +84,6 @@ def client_context(authorities: str, *, strict: bool) -> SSL.Context:
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_verify(SSL.VERIFY_PEER, _noted)
     context.set_default_verify_paths()
     if not strict:
         context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
@@ -96,28 +95,19 @@ def client_context(authorities: str, *, strict: bool) -> SSL.Context:
     return context
 
 
-def _noted(connection: SSL.Connection, certificate: Any, number: int, depth: int, passed: int) -> bool:
-    """Called by OpenSSL for each certificate of the chain: note what is wrong and go on."""
-    if not passed:
-        side = connection.get_app_data()
-        assert isinstance(side, ClientTls)
-        side.chain_problem = side.chain_problem or _PROBLEMS.get(number, f"OpenSSL's error {number}")
-    return True
-
-
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientTls:
     """Our side of one handshake with the server called ``name``: a host name or an address."""
 
     def __init__(self, context: SSL.Context, name: str) -> None:
-        self.chain_problem = ""
+        self._chain_problem = ""
         self._context = context
         self._name = name.strip("[]").removeprefix("IPv6:")
         self._connection: SSL.Connection | None = None
 
     def clientConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(self)
+        connection.set_verify(SSL.VERIFY_PEER, self._noted)
         if not self._is_address():
             connection.set_tlsext_host_name(self._name.encode("ascii"))  # RFC 6066 3: never an address
         self._connection = connection
@@ -127,8 +117,8 @@ class ClientTls:
         """What is wrong with the certificate of the server, "" when it proves the name.  After the handshake."""
         if self._connection is None or self._connection.get_peer_certificate() is None:
             return "the server showed no certificate"
-        if self.chain_problem:
-            return self.chain_problem
+        if self._chain_problem:
+            return self._chain_problem
         try:
             if self._is_address():
                 identity.verify_ip_address(self._connection, self._name)
@@ -145,6 +135,12 @@ class ClientTls:
         problem = self.problem()
         verdict = f"unverified: {problem}" if problem else "verified"
         return f"{self._connection.get_protocol_version_name()} {self._connection.get_cipher_name()}, {verdict}"
+
+    def _noted(self, connection: SSL.Connection, certificate: object, number: int, depth: int, passed: int) -> bool:
+        """Called by OpenSSL for each certificate of the chain: note what is wrong first and go on."""
+        if not passed and not self._chain_problem:
+            self._chain_problem = _PROBLEMS.get(number, f"OpenSSL's error {number}")
+        return True
 
     def _is_address(self) -> bool:
         try:

@@ -38,6 +38,7 @@ _PATH = rb'<((?:[^"<> ]|"(?:[^"\\]|\\.)*+")*+)>'
 _MAIL = re.compile(rb"FROM: *+" + _PATH + rb"(?: +(.*))?", re.IGNORECASE)
 # What nearly all clients say; the same value comes out either way.
 _USUAL_MAIL = re.compile(rb"FROM:<([!#-;=?-~]*)>(?: SIZE=([0-9]{1,20}))?(?: BODY=(7BIT|8BITMIME))?")
+_USUAL_EXTENSIONS = frozenset({"SIZE", "8BITMIME"})
 _RCPT = re.compile(rb"TO: *+" + _PATH + rb"(?: +(.*))?", re.IGNORECASE)
 # RFC 5321 4.1.2 At-domain.
 _AT_DOMAIN = r"@(?:\[[^\]@,]*\]|[^@,:\[\"<> ]+)"
@@ -77,7 +78,7 @@ def hello(argument: bytes) -> str:
 def mail(argument: bytes, extensions: frozenset[str]) -> Mail:
     """What follows MAIL (RFC 5321 4.1.1.2); parameters of ``extensions`` are accepted, SIZE and AUTH count as such."""
     usual = _USUAL_MAIL.fullmatch(argument)
-    if usual and (usual[3] is None or "8BITMIME" in extensions):
+    if usual and extensions >= _USUAL_EXTENSIONS:
         path, size, body = usual.groups()
         sender = _reverse_path(path, smtputf8=False)
         return Mail(Envelope(sender, body.decode() if body else "7BIT", size=int(size) if size else None))

@@ -19,97 +19,43 @@ Implements RFC 5321, 1870, 2033, 2034, 2920, 3030, 3207, 3461, 4865, 4954, 6152,
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from mailsrv.mail.envelope import Envelope
 from mailsrv.sasl import mechanisms
 from mailsrv.sasl.base64 import decode, encode
 from mailsrv.smtp import events, grammar, replies, states
-from mailsrv.smtp.events import Event
+from mailsrv.smtp.dialog import BUFFER_LIMIT, Answer, Dialog
 from mailsrv.smtp.grammar import CommandError
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.service import Service
 from mailsrv.smtp.states import State
-from mailsrv.wire.dots import LineCheck, Unstuffer
-from mailsrv.wire.lines import CONTROL, LineBuffer, LineTooLong
+from mailsrv.smtp.transaction import Transaction
+from mailsrv.wire.dots import Unstuffer
+from mailsrv.wire.lines import CONTROL, LineTooLong
 
 __all__ = ["BUFFER_LIMIT", "ServerConnection", "Service"]
 
-BUFFER_LIMIT = 65_536  # octets waiting to be parsed beyond which the shell should not read more
-# None for what is usual; several for LMTP's end of data.
-Answer: TypeAlias = Reply | Sequence[Reply] | None
-
-_NOT_PRINTABLE = re.compile(rb"[^\x20-\x7e]")
+_DATA_BEGIN = events.DataBegin()
 
 
-class _Transaction:
-    """One mail transaction, from an accepted MAIL to the end of its content."""
-
-    __slots__ = ("check", "limit", "recipients", "refused", "smtputf8", "spoiled", "too_big")
-
-    def __init__(self, envelope: Envelope, size_limit: int) -> None:
-        self.smtputf8 = envelope.smtputf8
-        self.limit = size_limit
-        self.recipients = 0  # accepted
-        self.refused = 0  # recipients refused by the session
-        self.check = LineCheck()
-        self.too_big = False
-        self.spoiled = False  # nothing more is handed on
-
-    def take(self, content: bytes) -> bool:
-        """Count and examine a piece of content; False when it is not worth handing on."""
-        check = self.check
-        check.feed(content)
-        if check.flawed or (self.limit and check.size > self.limit):
-            self.spoiled = True
-        return not self.spoiled
-
-    def expect(self, octets: int) -> None:
-        """BDAT announces ``octets`` more: when they are too many, none of them is handed on."""
-        if self.limit and self.check.size + octets > self.limit:
-            self.too_big = self.spoiled = True
-
-    def problem(self) -> Reply | None:
-        """Why the content cannot be taken.  In a fixed order, so that cutting it otherwise gives the same answer."""
-        if self.too_big or (self.limit and self.check.size > self.limit):
-            return replies.TOO_BIG
-        if not self.check.flawed:
-            return None
-        if self.check.nul:
-            return replies.NUL_IN_CONTENT
-        if self.check.bare_lf:
-            return replies.BARE_LF_IN_CONTENT
-        return replies.BARE_CR_IN_CONTENT
-
-
-class ServerConnection:
-    """One connection: feed ``receive``, loop over ``next_event`` until None, answer by ``reply``, send ``take_output``.
+class ServerConnection(Dialog):
+    """One connection of a client; ``Dialog`` says how to drive it.
 
     ``secure``: octets come through TLS (from the start on ports with implicit TLS); ``authenticated``: AUTH succeeded.
     """
 
     __slots__ = (
-        "_advance",
         "_commands",
         "_decoder",
-        "_ended",
         "_envelope",
-        "_errors",
         "_exchange",
-        "_input",
         "_last_chunk",
         "_left",
         "_login_tried",
         "_mechanism",
-        "_output",
         "_problem",
-        "_question",
-        "_queue",
         "_service",
-        "_state",
         "_swallowed",
         "_transaction",
         "_wanted",
@@ -118,99 +64,15 @@ class ServerConnection:
     )
 
     def __init__(self, service: Service, secure: bool = False) -> None:
-        self._service = service
-        self._commands = _COMMANDS[service.kind]
+        super().__init__(grammar.AUTH_LIMIT, service.max_errors)
         self.secure = secure
         self.authenticated = False
-        self._state = State.GREETING
-        self._input = LineBuffer(grammar.AUTH_LIMIT)
-        self._ended = False  # the client sends no more
-        self._output: list[bytes] = []
-        self._queue: deque[Event] = deque()
-        # Who takes the reply to the event that was asked last; None when nothing was.
-        self._question: Callable[[Answer], None] | None = None
-        # Reads one thing from the input; False when that needs more of it.
-        self._advance: Callable[[], bool] = self._read_command
-        self._errors = 0
+        self._service = service
+        self._commands = _COMMANDS[service.kind]
         self._login_tried = False
         self._exchange: mechanisms.Exchange | None = None
-        self._transaction: _Transaction | None = None
+        self._transaction: Transaction | None = None
         self._ask(events.Connected(), self._connected)
-
-    # What the shell sees.
-
-    def receive(self, data: bytes) -> None:
-        """Octets from the client, cut anywhere.  Ignored after the end."""
-        if self._state is State.TLS and data:
-            self._end("data behind STARTTLS")
-        if self._state is not State.CLOSED and not self._ended:
-            self._input.feed(data)
-
-    def receive_eof(self) -> None:
-        """The client sends no more: what was received is still answered, then comes ``Closed``."""
-        self._ended = True
-
-    def next_event(self) -> Event | None:
-        """The next event; None when input or a reply is needed first, and after ``Closed``."""
-        queue = self._queue
-        while not queue:
-            if self._question is not None or self._state is State.CLOSED:
-                return None
-            if not self._advance() and not queue:
-                if not self._ended:
-                    return None
-                self._end("the client closed the connection")
-        return queue.popleft()
-
-    @property
-    def paused(self) -> bool:
-        """True while the event that came last waits for ``reply``."""
-        return self._question is not None and not self._queue
-
-    @property
-    def closed(self) -> bool:
-        """True once nothing more is read; ``Closed`` has been or will be the last event."""
-        return self._state is State.CLOSED
-
-    @property
-    def state(self) -> State:
-        """Where the dialog stands, for time-outs and the log."""
-        return self._state
-
-    @property
-    def buffered(self) -> int:
-        """Octets received and not yet parsed."""
-        return len(self._input)
-
-    @property
-    def hungry(self) -> bool:
-        """False when the shell should not read for now: more than BUFFER_LIMIT octets wait, or the end has come."""
-        return not self._ended and self._state is not State.CLOSED and len(self._input) <= BUFFER_LIMIT
-
-    def reply(self, answer: Answer = None) -> None:
-        """Answer the event that came last; None is the usual positive answer (or ``DataEnd.problem``).
-
-        For LMTP's ``DataEnd``: one reply for all recipients, or one for each accepted recipient in order (RFC 2033
-        4.2).  A reply with code 421 ends the connection.  Ignored when the connection has ended meanwhile;
-        RuntimeError when nothing was asked.
-        """
-        if self._state is State.CLOSED:
-            return
-        take = self._question
-        if take is None or self._queue:
-            raise RuntimeError("a reply to nothing")
-        self._question = None
-        if isinstance(answer, Reply) and answer.code == 421:
-            self._output.append(answer.encode())
-            self._end(answer.text)
-        else:
-            take(answer)
-
-    def take_output(self) -> bytes:
-        """Everything to be sent since the last call, in order."""
-        output = b"".join(self._output)
-        self._output.clear()
-        return output
 
     def tls_started(self) -> None:
         """TLS is on, after ``TlsWanted``: everything said before is forgotten (RFC 3207 4.2)."""
@@ -224,64 +86,15 @@ class ServerConnection:
         self._input.clear()
         self._advance = self._read_command
 
-    def close(self, answer: Reply | None, reason: str) -> None:
-        """End now, whatever is under way: ``answer`` is a 421 to be sent, None when the client is gone already.
-
-        ``Reset``, if a transaction was under way, and ``Closed`` come out next; a reply given later is ignored.
-        """
-        if self._state is not State.CLOSED:
-            if answer is not None:
-                self._output.append(answer.encode())
-            self._end(reason)
-
-    # Asking, refusing, ending.
-
-    def _ask(self, event: events.Question, then: Callable[[Answer], None]) -> None:
-        self._queue.append(event)
-        self._question = then
-
-    def _give(self, answer: Answer, usual: Reply) -> bool:
-        """Write the reply of the session; True when it is positive."""
-        if answer is None:
-            answer = usual
-        if not isinstance(answer, Reply):
-            raise TypeError("only the end of LMTP's data takes several replies")
-        self._output.append(answer.encode())
-        self._count(answer)
-        return answer.code < 400
-
-    def _refuse(self, command: str, answer: Reply, argument: bytes = b"") -> None:
-        """The core's own refusal: written and told."""
-        self._output.append(answer.encode())
-        self._queue.append(events.Refused(command, answer, _cleaned(argument)))
-        self._count(answer)
-
-    def _count(self, answer: Reply) -> None:
-        """Too many errors end the connection.  What is refused for now (4xx) is no error of the client."""
-        if answer.code >= 500:
-            self._errors += 1
-            if self._errors >= self._service.max_errors:
-                self._output.append(replies.TOO_MANY_ERRORS.encode())
-                self._end("too many errors")
-
     def _forget_transaction(self) -> None:
         if self._transaction is not None:
             self._transaction = None
             self._queue.append(events.Reset())
 
-    def _end(self, reason: str) -> None:
-        if self._state is State.CLOSED:
-            return
-        self._state = State.CLOSED
-        self._question = None
-        self._input.clear()
-        self._forget_transaction()
-        self._queue.append(events.Closed(reason))
-
-    def _move(self, state: State) -> None:
-        """To ``state``, unless too many errors have just ended everything."""
-        if self._state is not State.CLOSED:
-            self._state = state
+    def _under_way(self) -> Transaction:
+        if self._transaction is None:
+            raise RuntimeError("no transaction is under way")
+        return self._transaction
 
     # Commands.
 
@@ -327,7 +140,10 @@ class ServerConnection:
         return refusal
 
     def _connected(self, answer: Answer) -> None:
-        self._move(State.READY if self._give(answer, self._service.greeting) else State.BARRED)
+        if self._give(answer, self._service.greeting):
+            self._state = State.READY
+        elif not self.closed:
+            self._state = State.BARRED
 
     def _hello(self, argument: bytes) -> None:
         self._say_hello(argument, "HELO", False)
@@ -376,7 +192,7 @@ class ServerConnection:
 
     def _mail_answered(self, answer: Answer) -> None:
         if self._give(answer, replies.SENDER_OK):
-            self._transaction = _Transaction(self._envelope, self._service.size_limit)
+            self._transaction = Transaction(self._envelope, self._service.size_limit)
             self._state = State.MAIL
 
     def _rcpt(self, argument: bytes) -> None:
@@ -531,7 +347,7 @@ class ServerConnection:
         if argument:
             self._refuse("DATA", replies.NO_ARGUMENT_ALLOWED, argument)
         else:
-            self._ask(events.DataBegin(), self._data_begun)
+            self._ask(_DATA_BEGIN, self._data_begun)
 
     def _data_begun(self, answer: Answer) -> None:
         if self._give(answer, replies.SEND_CONTENT):
@@ -544,9 +360,11 @@ class ServerConnection:
         if start == len(data):
             return False
         content, stop = self._decoder.feed(data, start)
-        self._input.skip_to(len(data) if stop < 0 else stop)
         self._take(content)
-        if stop >= 0:
+        if stop < 0:
+            self._input.skip_to(len(data))
+        else:
+            self._input.skip_to(stop)
             self._content_ended(self._under_way().recipients)
         return True
 
@@ -569,11 +387,14 @@ class ServerConnection:
     def _content_answered(self, answer: Answer) -> None:
         if answer is None or self._problem is not None:
             answer = self._problem or replies.ACCEPTED
-        answers = [answer] * self._wanted if isinstance(answer, Reply) else answer
+        answers = (answer,) * self._wanted if isinstance(answer, Reply) else answer
         if len(answers) != self._wanted:
             raise ValueError(f"{self._wanted} replies wanted, {len(answers)} given")
-        self._output.extend(each.encode() for each in answers)
-        if any(each.positive for each in answers):
+        accepted = False
+        for each in answers:
+            self._output.append(each.encode())
+            accepted = accepted or each.positive
+        if accepted:
             self._errors = 0
         else:
             self._count(answers[0])
@@ -596,7 +417,7 @@ class ServerConnection:
         elif self._state not in row.leads_to:
             self._swallow(self._out_of_order(row))
         elif self._state is State.RCPT:
-            self._ask(events.DataBegin(), self._chunks_begun)
+            self._ask(_DATA_BEGIN, self._chunks_begun)
         else:
             self._begin_chunk()
 
@@ -660,15 +481,6 @@ class ServerConnection:
             else:
                 self._refuse("BDAT", answer)
         return True
-
-    def _under_way(self) -> _Transaction:
-        if self._transaction is None:
-            raise RuntimeError("no transaction is under way")
-        return self._transaction
-
-
-def _cleaned(argument: bytes) -> str:
-    return _NOT_PRINTABLE.sub(b"?", argument[:100]).decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)

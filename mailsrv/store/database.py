@@ -12,7 +12,7 @@ Trouble of the database itself (disk full, I/O error, locked for too long) reach
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -38,11 +38,12 @@ class StorageTrouble(Exception):
 class _Work:
     """An operation that waits for its transaction."""
 
-    __slots__ = ("arguments", "done", "operation")
+    __slots__ = ("arguments", "done", "gathered", "operation")
 
-    def __init__(self, operation: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, operation: Callable[..., Any], arguments: tuple[Any, ...], gathered: bool = False) -> None:
         self.operation = operation
         self.arguments = arguments
+        self.gathered = gathered
         self.done: Deferred[Any] = Deferred()
 
 
@@ -76,7 +77,13 @@ class Database:
     ) -> Deferred[T]:
         """Run ``operation`` in the next transaction; fires with its result once that is durable."""
         assert not kwargs, "operations take positional arguments"
-        work = _Work(operation, args)
+        return self._add(_Work(operation, args))
+
+    def gather(self, operation: Callable[[sqlite3.Connection, Sequence[T]], None], item: T) -> Deferred[None]:
+        """Like ``write`` for an operation that takes many items at once: what waits goes to it in one call."""
+        return self._add(_Work(operation, (item,), gathered=True))
+
+    def _add(self, work: _Work) -> Deferred[Any]:
         self._waiting.append(work)
         if not self._committing:
             self._commit_waiting()
@@ -168,7 +175,7 @@ class Database:
 def _transaction(connection: sqlite3.Connection, batch: list[_Work]) -> list[Any]:
     try:
         connection.execute("BEGIN IMMEDIATE")
-        results = [work.operation(connection, *work.arguments) for work in batch]
+        results = _run_each(connection, batch)
         connection.execute("COMMIT")
     except Exception as error:
         # Some errors, a full disk among them, have ended the transaction already.
@@ -178,6 +185,16 @@ def _transaction(connection: sqlite3.Connection, batch: list[_Work]) -> list[Any
             raise _trouble(error) from error
         raise
     return results
+
+
+def _run_each(connection: sqlite3.Connection, batch: list[_Work]) -> list[Any]:
+    gathered: dict[Callable[..., Any], list[Any]] = {}
+    for work in batch:
+        if work.gathered:
+            gathered.setdefault(work.operation, []).append(work.arguments[0])
+    for operation, items in gathered.items():
+        operation(connection, items)
+    return [None if work.gathered else work.operation(connection, *work.arguments) for work in batch]
 
 
 def _trouble(error: sqlite3.Error) -> StorageTrouble:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
@@ -99,36 +100,46 @@ def optional_address(text: str) -> Address | None:
     return Address.parse(text) if text else None
 
 
-def insert(
-    connection: sqlite3.Connection,
-    now: float,
-    arrival: Arrival,
-    names: Sequence[str],
-    content: bytes | None,
-) -> None:
-    """Accept a message: its row, its content (None when that is in ``spool/``), its recipients and its event."""
-    envelope = arrival.envelope
-    sender = str(envelope.sender) if envelope.sender else ""
-    connection.execute(
+class Acceptance(NamedTuple):
+    """All that the transaction needs which makes a message accepted.
+
+    ``names`` are the file names of the copies, "" for recipients elsewhere; ``content`` is None when it is in ``spool/``.
+    """
+
+    now: float
+    arrival: Arrival
+    names: Sequence[str]
+    content: bytes | None
+
+
+def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) -> None:
+    """Accept messages: their rows, their contents, their recipients and their events."""
+    connection.executemany(
         "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            arrival.id,
-            now,
-            sender,
-            arrival.message_id,
-            arrival.size,
-            arrival.lines,
-            envelope.body,
-            envelope.smtputf8,
-            envelope.ret,
-            envelope.envid,
-            arrival.account,
-            arrival.client,
-            arrival.helo,
-            arrival.protocol,
-        ),
+        [
+            (
+                arrival.id,
+                now,
+                str(arrival.envelope.sender or ""),
+                arrival.message_id,
+                arrival.size,
+                arrival.lines,
+                arrival.envelope.body,
+                arrival.envelope.smtputf8,
+                arrival.envelope.ret,
+                arrival.envelope.envid,
+                arrival.account,
+                arrival.client,
+                arrival.helo,
+                arrival.protocol,
+            )
+            for now, arrival, _, _ in acceptances
+        ],
     )
-    connection.execute("INSERT INTO content VALUES (?, ?, ?)", (arrival.id, arrival.prefix, content))
+    connection.executemany(
+        "INSERT INTO content VALUES (?, ?, ?)",
+        [(arrival.id, arrival.prefix, content) for _, arrival, _, content in acceptances],
+    )
     connection.executemany(
         "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, '', '')",
         [
@@ -145,23 +156,19 @@ def insert(
                 now,
                 now,
             )
+            for now, arrival, names, _ in acceptances
             for n, (recipient, name) in enumerate(zip(arrival.recipients, names, strict=True))
         ],
     )
-    ledger.write(
-        connection,
-        now,
-        (
-            Event(
-                ledger.ACCEPTED,
-                message=arrival.id,
-                sender=sender,
-                client=arrival.client,
-                reason=arrival.reason,
-                detail=arrival.about,
-            ),
-        ),
-    )
+    # Positional arguments: this is the path that every message takes.
+    events = [
+        Event(
+            *(ledger.ACCEPTED, arrival.id, None, "", str(arrival.envelope.sender or ""), arrival.client),
+            *("", arrival.reason, "", "", "", arrival.about),
+        )
+        for _, arrival, _, _ in acceptances
+    ]
+    ledger.write(connection, acceptances[-1].now, events)
 
 
 def settle(connection: sqlite3.Connection, now: float, message: int, settlements: Sequence[Settlement]) -> bool:

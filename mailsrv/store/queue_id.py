@@ -7,17 +7,22 @@ out over a telephone and which sort by age.
 from __future__ import annotations
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)} | {"O": 0, "I": 1, "L": 1}
 LENGTH = 11
 
 
 def text(number: int) -> str:
     """``text(1764000000000000)`` is ``"1J4BS1D7M00"`` or the like."""
-    digits = []
-    for _ in range(LENGTH):
-        number, digit = divmod(number, 32)
-        digits.append(_DIGITS[digit])
-    return "".join(reversed(digits))
+    pairs = _PAIRS
+    return (
+        _DIGITS[number >> 50 & 31]
+        + pairs[number >> 40 & 1023]
+        + pairs[number >> 30 & 1023]
+        + pairs[number >> 20 & 1023]
+        + pairs[number >> 10 & 1023]
+        + pairs[number & 1023]
+    )
 
 
 def number(text: str) -> int | None:

@@ -41,7 +41,7 @@ from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Output, Outside
 from mailsrv.store import maildir, message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
-from mailsrv.store.message import Arrival
+from mailsrv.store.message import Acceptance, Arrival
 
 KEPT = 256 * 1024  # octets of a message that are kept in memory and stored in the database
 KEPT_WHEN_BUSY = 16 * 1024  # the same while MEMORY is used up
@@ -210,7 +210,7 @@ class Spool:
             content = draft.head()
         names = self.names(arrival)
         try:
-            await self._database.write(message.insert, self._outside.wall(), arrival, names, content)
+            await self._database.gather(message.insert, Acceptance(self._outside.wall(), arrival, names, content))
         except Exception:
             draft.discard()
             raise

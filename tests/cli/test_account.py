@@ -1,18 +1,18 @@
 import json
 import os
-import pty
+import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mailsrv.cli.main import main
 from mailsrv.config import load
 from mailsrv.mail.address import Address
 from mailsrv.store.accounts import Account, load_directory
 from mailsrv.store.passwords import verify_stored
+
+ROOT = Path(__file__).parents[2]
 
 
 def account(folder: Path, address: str) -> Account | None:
@@ -130,25 +130,22 @@ def test_without_terminal_and_option_it_says_what_to_do(tool: Any, folder: Path)
 
 def at_terminal(arguments: list[str], answers: list[tuple[str, str]]) -> tuple[int, str]:
     """Run the tool on a terminal of its own: each answer is typed when its question has come."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        try:
-            status = main(arguments)
-            sys.stdout.flush()
-        finally:
-            os._exit(status)
+    terminal, theirs = os.openpty()
+    command = [sys.executable, "-m", "mailsrv.cli.main", *arguments]
+    program = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=ROOT)
+    os.close(theirs)
     shown = ""
     waiting = list(answers)
-    ends = time.monotonic() + 30
-    while time.monotonic() < ends:
+    while True:
         try:
-            shown += os.read(terminal, 1024).decode()
+            octets = os.read(terminal, 1024)
         except OSError:  # EIO: the other end is closed
             break
+        shown += octets.decode()
         if waiting and waiting[0][0] in shown:
             os.write(terminal, waiting.pop(0)[1].encode() + b"\n")
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+    return program.wait(30), shown
 
 
 def test_a_terminal_is_asked_twice(folder: Path) -> None:

@@ -67,7 +67,9 @@ def test_config_without_its_file_is_wrong_usage(tool: Any) -> None:
 
 def test_a_reader_that_goes_away_is_no_traceback(folder: Path) -> None:
     command = f"{sys.executable} -m mailsrv.cli.main dns | true"
-    ran = subprocess.run(command, shell=True, capture_output=True, check=False, text=True)
+    ran = subprocess.run(
+        command, shell=True, cwd=Path(__file__).parents[2], capture_output=True, check=False, text=True
+    )
     assert ran.stderr == ""
 
 

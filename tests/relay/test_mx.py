@@ -52,7 +52,7 @@ def test_by_preference_families_in_turn() -> None:
 
 
 def test_equal_preferences_are_shuffled() -> None:
-    records = {
+    records: Records = {
         ("example.net", "MX"): [(10, "a.example.net"), (10, "b.example.net"), (5, "c.example.net")],
         ("a.example.net", "A"): ["192.0.2.1"],
         ("b.example.net", "A"): ["192.0.2.2"],
@@ -208,8 +208,11 @@ def test_literals_that_lead_nowhere(literal: str) -> None:
 
 @pytest.mark.parametrize(
     ("address", "public"),
-    [("192.0.2.1", True), ("127.9.9.9", False), ("0.1.2.3", False), ("224.0.0.1", False), ("255.255.255.255", False)]
-    + [("::ffff:0.0.0.0", False), ("ff02::1", False), ("fd00::1", True), ("::ffff:192.0.2.1", True)],
+    [
+        *((address, True) for address in ("192.0.2.1", "10.0.0.1", "fd00::1", "::ffff:192.0.2.1")),
+        *((address, False) for address in ("127.9.9.9", "0.1.2.3", "224.0.0.1", "255.255.255.255", "::1", "::")),
+        *((address, False) for address in ("::ffff:0.0.0.0", "::ffff:127.0.0.1", "ff02::1")),
+    ],
 )
 def test_is_public(address: str, public: bool) -> None:
     assert is_public(address) is public

@@ -22,8 +22,14 @@ OWN = ("example.org", "example.com")
 
 @pytest.mark.parametrize(
     ("domain", "route"),
-    [("example.net", EXACT), ("example.edu", STAR), ("sub.example.net", STAR), ("[192.0.2.9]", STAR)]
-    + [("example.org", EXACT), ("example.com", None)],
+    [
+        ("example.net", EXACT),
+        ("example.edu", STAR),
+        ("sub.example.net", STAR),
+        ("[192.0.2.9]", STAR),
+        ("example.org", EXACT),
+        ("example.com", None),
+    ],
 )
 def test_exact_first_then_star_but_not_for_own_domains(domain: str, route: Route | None) -> None:
     assert route_for(ROUTES, domain, OWN) == route

@@ -9,6 +9,11 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailsrv.outside.interfaces import IFilesystem, IReactor, IResolver, Worker
 from tests.simulation.database import Databases
@@ -43,6 +48,15 @@ class SimulatedOutside:
 
     def worker(self, name: str, threads: int = 1) -> Worker:
         return SimulatedWorker(self._machine.timeline, self.life, self._machine.rng, threads)
+
+    def listen(self, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        if isinstance(factory, TLSMemoryBIOFactory):
+            factory._clock = self.simulated_reactor  # else it puts writes off on the global reactor
+        # Twisted's own reading of endpoint strings looks for plugins on the real disk, each time.
+        kind, port, *_ = description.split(":")
+        interface = {"tcp": "", "tcp6": "::"}[kind]
+        listen: Any = self.simulated_reactor.listenTCP
+        return maybeDeferred(listen, int(port), factory, interface=interface)
 
     def connect_database(self, path: str) -> sqlite3.Connection:
         return self._machine.databases.connect(path, self.life)

@@ -17,6 +17,7 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailsrv.outside.listening import PromptTransport
 from tests.simulation.network import Place, SimulatedSocket, canonical, is_loopback
 
 if TYPE_CHECKING:
@@ -28,15 +29,10 @@ def _address(place: Place) -> IPv4Address | IPv6Address:
 
 
 class SimulatedConnection(Connection):
-    """The server's side of a connection."""
+    """What both sides of a connection have in common."""
 
-    _tlsClientDefault = False
-
-    def __init__(self, endpoint: SimulatedSocket, protocol: IProtocol | None, reactor: SimulatedReactor) -> None:
-        self.endpoint = endpoint
-        self.simulated_reactor = reactor
-        endpoint.connection = self
-        super().__init__(endpoint, protocol, reactor)  # type: ignore[arg-type]
+    endpoint: SimulatedSocket
+    simulated_reactor: SimulatedReactor
 
     def getHost(self) -> IPv4Address | IPv6Address:
         return _address(self.endpoint.local)
@@ -45,9 +41,20 @@ class SimulatedConnection(Connection):
         return _address(self.endpoint.remote)
 
     def startTLS(self, ctx: Any, normal: bool = True) -> None:
-        super().startTLS(ctx, normal)
+        super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
         # Twisted has no way to pass a clock here; the transport would flush its writes on the global reactor.
         self.protocol._aggregator._clock = self.reactor  # type: ignore[attr-defined]
+
+
+class SimulatedServer(SimulatedConnection, PromptTransport):
+    """The server's side of a connection, with the program's own way of writing."""
+
+    def __init__(self, endpoint: SimulatedSocket, protocol: IProtocol, reactor: SimulatedReactor) -> None:
+        self.endpoint = endpoint
+        self.simulated_reactor = reactor
+        endpoint.connection = self
+        self.repstr = f"<server's side of {endpoint.remote} to {endpoint.local}>"
+        PromptTransport.__init__(self, endpoint, protocol, endpoint.remote, None, 0, reactor)  # type: ignore[arg-type]
 
 
 class SimulatedClient(SimulatedConnection):
@@ -57,8 +64,11 @@ class SimulatedClient(SimulatedConnection):
 
     def __init__(self, connector: SimulatedConnector, local: Place, remote: Place) -> None:
         reactor = connector.simulated_reactor
-        super().__init__(SimulatedSocket(reactor.timeline, reactor.life, local, remote), None, reactor)
+        self.simulated_reactor = reactor
+        self.endpoint = SimulatedSocket(reactor.timeline, reactor.life, local, remote)
+        self.endpoint.connection = self
         self.connector: SimulatedConnector | None = connector
+        super().__init__(self.endpoint, None, reactor)  # type: ignore[arg-type]
 
     def established(self) -> None:
         if self.connector is None:
@@ -68,10 +78,10 @@ class SimulatedClient(SimulatedConnection):
         self.connected = 1
         if protocol is None:
             self.protocol = Protocol()
-            self.loseConnection()
+            self.loseConnection()  # type: ignore[no-untyped-call]
             return
         self.protocol = protocol
-        self.startReading()
+        self.startReading()  # type: ignore[no-untyped-call]
         protocol.makeConnection(self)
 
     def refused(self) -> None:
@@ -162,10 +172,7 @@ class SimulatedPort:
         if protocol is None:
             endpoint.close()
             return
-        connection = SimulatedConnection(endpoint, protocol, self.reactor)
-        connection.connected = 1
-        connection.startReading()
-        protocol.makeConnection(connection)
+        protocol.makeConnection(SimulatedServer(endpoint, protocol, self.reactor))
 
     def stopListening(self) -> defer.Deferred[None]:
         if self._listening:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ CUTS = st.lists(st.integers(0, 60), max_size=8)
 
 def cut(stream: bytes, at: list[int]) -> list[bytes]:
     edges = [0, *sorted(position for position in at if position <= len(stream)), len(stream)]
-    return [stream[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [stream[start:end] for start, end in itertools.pairwise(edges)]
 
 
 def unstuff(chunks: list[bytes]) -> tuple[bytes, bytes | None]:

@@ -63,7 +63,7 @@ class Rows:
             lines=(content or b"").count(b"\n"),
             about=about,
         )
-        message.insert(self.connection, at, arrival, names, content)
+        message.insert(self.connection, [message.Acceptance(at, arrival, names, content)])
         return id
 
     def settle(

@@ -1,0 +1,73 @@
+"""Drives the POP3 core without a shell: one account, two messages, everything answered at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mailsrv.pop3 import events, replies
+from mailsrv.pop3.maildrop import Maildrop
+from mailsrv.pop3.server import ServerConnection, Service
+
+LOOPBACK = Service("mx.example.org", cleartext=True)
+PLAIN = Service("mx.example.org", stls=True)
+CREDENTIALS = ("alice@example.org", "secret word ")
+CONTENTS = (b"Subject: one\r\n\r\n.first\r\n..\r\n", b"Subject: two\r\n\r\nsecond\r\nline\r\n")
+
+
+@dataclass(frozen=True)
+class Stored:
+    uidl: str
+    size: int
+
+
+MESSAGES = tuple(Stored(f"uid-{n}", len(content)) for n, content in enumerate(CONTENTS, 1))
+
+
+@dataclass
+class Record:
+    """What came out of a connection."""
+
+    output: bytes = b""
+    events: list[events.Event] = field(default_factory=list)
+    removed: tuple[int, ...] | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        assert not self.output or self.output.endswith(b"\r\n")
+        return self.output.decode("ascii").split("\r\n")[:-1]
+
+
+def settle(connection: ServerConnection, record: Record) -> None:
+    """Answer until more input is needed."""
+    while True:
+        event = connection.next_event()
+        full = connection.full
+        record.output += connection.take_output()
+        if event is None and not full:
+            return
+        if event is not None:
+            record.events.append(event)
+            _answer(connection, record, event)
+
+
+def _answer(connection: ServerConnection, record: Record, event: events.Event) -> None:
+    match event:
+        case events.Connected():
+            connection.greet()
+        case events.Login(_, username, password):
+            if (username, password) == CREDENTIALS:
+                connection.log_in(Maildrop(MESSAGES, sum(message.size for message in MESSAGES)))
+            else:
+                connection.refuse(replies.BAD_LOGIN)
+        case events.Retrieve(index, lines):
+            content = CONTENTS[index]
+            if lines is not None:
+                content = content[: content.index(b"\r\n\r\n") + 4]
+            connection.begin_message(len(content) if lines is None else None)
+            connection.send(content)
+            connection.end_message()
+        case events.More():
+            connection.list_more()
+        case events.Update(indices):
+            record.removed = indices
+            connection.updated()
