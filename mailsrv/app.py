@@ -39,6 +39,7 @@ from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings as Present
 from mailsrv.store.spool import Spool
+from mailsrv.store.tail import Tail
 from mailsrv.tls import ServerCertificate
 
 log = Logger()
@@ -130,6 +131,7 @@ class Server:
         self._ports: dict[tuple[str, str], IListeningPort] = {}
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._version: int | None = None
+        self._looking = False
         self._stopping = False
 
     # -- beginning
@@ -168,6 +170,7 @@ class Server:
             self._spool.open(connection)
         except OSError as error:
             raise StartError(f"{error.filename or self._state}: {error.strerror}.") from None
+        self._tail = Tail(self.database, connection)
         self._settings.changed = self._reconfigured
         self._settings.refused = self._configuration_refused
         self._queue.wake()
@@ -194,9 +197,14 @@ class Server:
 
     def _look(self) -> None:
         self._settings.look()
-        Deferred.fromCoroutine(self._look_at_database()).addErrback(
-            lambda failure: log.error("The database could not be looked at: {failure}", failure=failure)
-        )
+        if not self._looking:
+            self._looking = True
+            Deferred.fromCoroutine(self._look_at_database()).addErrback(
+                lambda failure: log.error("The database could not be looked at: {failure}", failure=failure)
+            ).addBoth(self._looked)
+
+    def _looked(self, result: object) -> None:
+        self._looking = False
 
     async def _look_at_database(self) -> None:
         version = await self.database.foreign_changes()
@@ -204,6 +212,7 @@ class Server:
             if self._version is not None:
                 self._queue.wake()
             self._version = version
+        await self._tail.look()
 
     def _prune(self) -> None:
         before = self._outside.wall() - LEDGER_KEPT_S

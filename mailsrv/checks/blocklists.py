@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from mailsrv.checks.clients import address_of
 from mailsrv.outside.interfaces import IResolver, LookupFailed, NameNotFound
 
 log = Logger()
@@ -21,7 +22,6 @@ log = Logger()
 REPORT_EVERY_S = 3600.0
 _LISTED = ipaddress.ip_network("127.0.0.0/16")
 _NEVER = (ipaddress.ip_address("127.0.0.0"), ipaddress.ip_address("127.0.0.1"))
-_OURSELVES = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,8 @@ class Blocklists:
 
 
 def _reversed(client: str) -> str | None:
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
+    address = address_of(client)
+    # RFC 5782 5: a list that lists 127.0.0.1 is broken, so it is never asked about.
+    if address is None or address.is_loopback or address.is_link_local:
         return None
-    if address in _OURSELVES:
-        return None  # RFC 5782 5: a list that lists 127.0.0.1 is broken, so it is never asked about
     return address.reverse_pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")

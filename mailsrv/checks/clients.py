@@ -6,24 +6,31 @@ import ipaddress
 from functools import lru_cache
 
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
 @lru_cache(maxsize=4096)
-def network_of(client: str) -> str:
-    """The network that limits and penalties count for: an IPv4 address, an IPv6 /64, or the text itself."""
+def address_of(client: str) -> Address | None:
+    """The address of a client; IPv4 when it came as one mapped to IPv6 (RFC 4291 2.5.5.2), None on a local socket."""
     try:
         address = ipaddress.ip_address(client)
     except ValueError:
-        return client  # a local socket
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+@lru_cache(maxsize=4096)
+def network_of(client: str) -> str:
+    """The network that limits and penalties count for: an IPv4 address, an IPv6 /64, or the text itself."""
+    address = address_of(client)
+    if address is None:
+        return client
+    if address.version == 6:
         return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
     return str(address)
 
 
-@lru_cache(maxsize=4096)
 def is_loopback(client: str) -> bool:
     """Whether the client is this machine."""
-    try:
-        return ipaddress.ip_address(client).is_loopback
-    except ValueError:
-        return False
+    address = address_of(client)
+    return address is not None and address.is_loopback

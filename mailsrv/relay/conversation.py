@@ -1,6 +1,6 @@
 """One conversation with one server: greeting, names, TLS, login, transactions, and what each answer means for the mail.
 
-What is definite about a recipient is settled at once, so that nothing that goes wrong later can undo it.  For the others
+What is definite about a recipient is settled at once: nothing that goes wrong later can undo it.  For the others
 there is a ``Trouble``, whose outcome stands if no other server does better.  What is definite and what is not:
 
 - Nothing said about the mail (no connection, a greeting or EHLO refused, 421, a loss before the last dot, MAIL refused

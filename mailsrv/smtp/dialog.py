@@ -1,7 +1,7 @@
 """Asking, pausing, answering, refusing and ending: what the server's dialog does whatever the command.
 
-``Dialog`` keeps the order: events come out in the order of what the client sent, and while one of them waits for its reply,
-nothing further is parsed.  ``mailsrv.smtp.server`` adds the commands.
+``Dialog`` keeps the order: events come out in the order of what the client sent, and while one of them waits for its
+reply, nothing further is parsed.  ``mailsrv.smtp.server`` adds the commands.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mailsrv.smtp.states import State
 from mailsrv.wire.lines import LineBuffer
 
 BUFFER_LIMIT = 65_536  # octets waiting to be parsed beyond which the shell should not read more
+UNSENT_LIMIT = 256  # replies that may wait to be taken: a short command can have a long reply
 ARGUMENT_LIMIT = 100  # characters of a refused command that the ledger is told
 
 # None for what is usual; several for LMTP's end of data.
@@ -28,7 +29,7 @@ _NOT_PRINTABLE = re.compile(rb"[^\x20-\x7e]")
 
 
 class Dialog(ABC):
-    """One connection: feed ``receive``, loop over ``next_event`` until None, answer by ``reply``, send ``take_output``."""
+    """One connection: feed ``receive``, loop over ``next_event``, answer by ``reply``, send ``take_output``."""
 
     __slots__ = ("_advance", "_ended", "_errors", "_input", "_max_errors", "_output", "_question", "_queue", "_state")
 
@@ -61,10 +62,10 @@ class Dialog(ABC):
         self._ended = True
 
     def next_event(self) -> Event | None:
-        """The next event; None when input or a reply is needed first, and after ``Closed``."""
+        """The next event; None when input or a reply is needed first, when ``full``, and after ``Closed``."""
         queue = self._queue
         while not queue:
-            if self._question is not None or self._state is State.CLOSED:
+            if self._question is not None or self._state is State.CLOSED or len(self._output) >= UNSENT_LIMIT:
                 return None
             if not self._advance():
                 if not self._ended:
@@ -96,6 +97,16 @@ class Dialog(ABC):
     def hungry(self) -> bool:
         """False when the shell should not read for now: more than BUFFER_LIMIT octets wait, or the end has come."""
         return not self._ended and self._state is not State.CLOSED and len(self._input) <= BUFFER_LIMIT
+
+    @property
+    def unsent(self) -> int:
+        """Replies that ``take_output`` would give."""
+        return len(self._output)
+
+    @property
+    def full(self) -> bool:
+        """True while so many replies wait that nothing more is parsed before ``take_output``."""
+        return len(self._output) >= UNSENT_LIMIT
 
     def reply(self, answer: Answer = None) -> None:
         """Answer the event that came last; None is the usual positive answer (or ``DataEnd.problem``).
@@ -147,10 +158,11 @@ class Dialog(ABC):
         self._question = then
 
     def _give(self, answer: Answer, usual: Reply) -> bool:
-        """Write the session's reply; True when it is positive."""
+        """Write the session's reply, or the usual one, which is positive; True when what was written is positive."""
         if answer is None:
-            answer = usual
-        elif not isinstance(answer, Reply):
+            self._output.append(usual.encode())
+            return True
+        if not isinstance(answer, Reply):
             raise TypeError("only the end of LMTP's data takes several replies")
         self._output.append(answer.encode())
         self._count(answer)

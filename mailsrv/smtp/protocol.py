@@ -29,6 +29,7 @@ from mailsrv.tls import ServerCertificate, describe
 
 log = Logger()
 
+HANDSHAKE_S = 60.0  # for a TLS handshake as a whole
 IDLE_S = 300.0  # RFC 5321 4.5.3.2.7: five minutes for the next command, or the next piece of content
 UNREAD_S = 60.0  # a client that reads nothing of what it was sent for so long is gone
 CLOSING_S = 5.0  # for the last reply to get out
@@ -54,6 +55,7 @@ class SmtpProtocol(Protocol):
         self._awaiting = False  # an answer, or room for content
         self._unread = False  # the transport asks us to send no more
         self._resting = False  # reading is paused
+        self._handshaking = factory.implicit_tls
         self._closing = False
         self._going_down = False
         self._quiet_since = 0.0
@@ -69,17 +71,26 @@ class SmtpProtocol(Protocol):
         self._core = ServerConnection(factory.service(self._client), factory.implicit_tls)
         self._session = Session(factory.house, factory.kind, self._client)
         refusal = factory.admission.enter(self._client)
+        self._admitted = refusal is None
         factory.connections.add(self)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._quiet_since = self._reactor.seconds()
-        self._timer = self._reactor.callLater(IDLE_S, self._look)
-        self._admitted = refusal is None
+        self._timer = self._reactor.callLater(HANDSHAKE_S if self._handshaking else IDLE_S, self._look)
         if refusal is not None:
-            self._session.turned_away(refusal)
-            self._core.close(TURNED_AWAY, refusal)
-        self._loop()
+            self._turn_away(refusal)
+        elif not self._handshaking:
+            self._loop()
+
+    def _turn_away(self, refusal: str) -> None:
+        self._session.turned_away(refusal)
+        self._core.close(TURNED_AWAY, refusal)
+        if self._handshaking:
+            # A handshake only to say no would let those over the limit cost more than those within it.
+            self.transport.abortConnection()
+        else:
+            self._close()
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
@@ -89,7 +100,11 @@ class SmtpProtocol(Protocol):
         self._loop()
 
     def handshakeCompleted(self) -> None:
+        self._handshaking = False
         self._session.encrypted(describe(self.transport.getHandle()))
+        # The greeting, where TLS came first.  Not earlier: what is written during a handshake makes TLS ask us to
+        # pause, and then the rest of the handshake would never be read.
+        self._loop()
 
     def readConnectionLost(self) -> None:
         self._core.receive_eof()
@@ -107,6 +122,7 @@ class SmtpProtocol(Protocol):
             self._timer.cancel()
             self._timer = None
         self._core.close(None, "the client has gone")
+        self._session.hurry()
         self._session.reset()
         self._factory.one_left()
 
@@ -135,13 +151,14 @@ class SmtpProtocol(Protocol):
         try:
             while not self._awaiting and not self._unread and not self._closing:
                 event = self._core.next_event()
-                if event is None:
+                if event is not None:
+                    self._take(event)
+                elif self._core.full:
+                    self._flush()
+                else:
                     break
-                self._take(event)
         except Exception:
-            log.failure("A session with {client} failed", client=self._client)
-            self._core.close(BROKEN, "a bug")
-            self._close()
+            self._broken(Failure())
         finally:
             self._looping = False
         self._flush()
@@ -171,13 +188,22 @@ class SmtpProtocol(Protocol):
             self._close()
 
     def _go_on(self, result: object) -> None:
+        """There is room for content again."""
         self._awaiting = False
+        self._quiet_since = self._reactor.seconds()
+        if isinstance(result, Failure):
+            self._broken(result)
+        elif self._going_down:
+            self._core.close(replies.SHUTTING_DOWN, "shutting down")
         self._loop()
 
     def _answer(self, decision: Reply | None) -> None:
         self._awaiting = False
         self._quiet_since = self._reactor.seconds()
-        self._core.reply(decision)
+        try:
+            self._core.reply(decision)
+        except Exception:
+            self._broken(Failure())
         if self._going_down and not self._closing:
             # What was accepted is answered first; the rest is for the next start.
             self._flush()
@@ -188,8 +214,18 @@ class SmtpProtocol(Protocol):
         log.failure("A session with {client} failed", failure=failure, client=self._client)
         self._answer(replies.LOCAL_TROUBLE)
 
+    def _broken(self, failure: Failure) -> None:
+        """A bug of ours: its trace is for the log, the client gets 421."""
+        log.failure("A session with {client} failed", failure=failure, client=self._client)
+        self._core.close(BROKEN, "a bug")
+        self._close()
+
     def _start_tls(self) -> None:
         self._flush()
+        self._handshaking = True
+        self._quiet_since = self._reactor.seconds()
+        if self._timer is not None:
+            self._timer.reset(HANDSHAKE_S)
         self.transport.startTLS(self._factory.certificate)
         self._core.tls_started()
 
@@ -213,6 +249,9 @@ class SmtpProtocol(Protocol):
             return
         self._flush()
         self._closing = True
+        if self._resting:
+            # The end of TLS is a message from the client; who does not read would wait for it in vain.
+            self.transport.resumeProducing()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         if self._timer is not None:
@@ -226,13 +265,13 @@ class SmtpProtocol(Protocol):
         if self._closing:
             self.transport.abortConnection()
             return
-        limit = UNREAD_S if self._unread else IDLE_S
+        limit = HANDSHAKE_S if self._handshaking else UNREAD_S if self._unread else IDLE_S
         left = self._quiet_since + limit - self._reactor.seconds()
         if self._awaiting and not self._unread:
             left = IDLE_S  # it is us who take so long
         if left > 0.001:
             self._timer = self._reactor.callLater(left, self._look)
-        elif self._unread:
+        elif self._unread or self._handshaking:
             self.transport.abortConnection()
         else:
             self._timer = self._reactor.callLater(CLOSING_S, self._look)
@@ -242,7 +281,11 @@ class SmtpProtocol(Protocol):
     def shut_down(self) -> None:
         """Answer what is being stored, say 421 to everything else."""
         self._going_down = True
-        if not self._awaiting:
+        if self._handshaking:
+            self.transport.abortConnection()
+        elif self._awaiting:
+            self._session.hurry()
+        else:
             self._core.close(replies.SHUTTING_DOWN, "shutting down")
             self._loop()
 

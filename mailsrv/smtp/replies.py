@@ -79,7 +79,7 @@ GOODBYE = reply(221, "2.0.0", "Goodbye")
 START_TLS = reply(220, "2.0.0", "Start TLS now")
 # RFC 5321 3.5.3, 7.3: nothing is given away.
 CANNOT_VERIFY = reply(252, "2.0.0", "Cannot verify, but will try to deliver")
-HELP = reply(214, "2.0.0", "This is a mail server; RFC 5321 says how to talk to it")
+HELP = reply(214, "2.0.0", "See RFC 5321")
 
 UNRECOGNISED = reply(500, "5.5.1", "Command not recognised")
 NOT_OFFERED = reply(502, "5.5.1", "Command not offered here")

@@ -10,15 +10,15 @@ subaddress of either.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from mailsrv.checks.blocklists import Blocklists, Listing
+from mailsrv.checks.clients import address_of
 from mailsrv.checks.penalties import Penalties
 from mailsrv.mail import header, trace
 from mailsrv.mail.address import Address, AddressError
@@ -45,6 +45,7 @@ NOT_YOUR_ADDRESS = replies.reply(550, "5.7.1", "This sender address is not yours
 TOO_MANY_HOPS = replies.reply(554, "5.4.6", "The message goes round in circles: too many Received fields")
 LISTED = replies.reply(554, "5.7.1", "Your address is on a blocklist that we use")
 BUSY = replies.reply(454, "4.7.0", "Too many logins at once; try again")
+LOGIN_OVER = replies.reply(421, "4.7.0", "Your account has changed; log in again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Session:
         self._account: Account | None = None
         self._transaction: _Transaction | None = None
         self._listing: Deferred[Listing | None] | None = None
+        self._penalty: Deferred[None] | None = None
 
     def decide(self, event: events.Question) -> Decision:
         """The answer to an event that asks for one; None is the usual positive reply."""
@@ -124,12 +126,12 @@ class Session:
             account = house.settings.directory.account(address)
         name = account.key if account else event.username[:254].lower()
         delay = house.penalties.delay_s(self._client, name)
+        if delay and not await self._wait(delay):
+            return BUSY
         try:
             right = await house.passwords.verify(account, event.password)
         except TooBusy:
             return BUSY
-        if delay:
-            await deferLater(house.outside.reactor, delay)
         if right and account is not None:
             house.penalties.succeeded(self._client, name)
             self._account = account
@@ -148,21 +150,43 @@ class Session:
         )
         return replies.LOGIN_FAILED
 
+    async def _wait(self, seconds: float) -> bool:
+        """Before the password is looked at, so that guessing cannot keep the threads busy that hash for others.
+
+        False when the waiting was cut short.
+        """
+        self._penalty = deferLater(self._house.outside.reactor, seconds)
+        try:
+            await self._penalty
+        except CancelledError:
+            return False
+        finally:
+            self._penalty = None
+        return True
+
+    def hurry(self) -> None:
+        """Nobody waits for the end of a penalty any more: the client has gone, or the server is shutting down."""
+        if self._penalty is not None:
+            self._penalty.cancel()
+
     def _trusted(self) -> bool:
         networks = self._house.settings.config.trusted_networks
-        if not networks:
-            return False
-        try:
-            address = ipaddress.ip_address(self._client)
-        except ValueError:
-            return False
-        return any(address in network for network in networks)
+        address = address_of(self._client) if networks else None
+        return address is not None and any(address in network for network in networks)
 
     # -- the transaction
 
     def _mail(self, event: events.Mail) -> Reply | None:
         sender = event.envelope.sender
         account = self._account
+        if account is not None and self._house.settings.directory.account(account.address) != account:
+            return self._refuse(
+                "MAIL",
+                LOGIN_OVER,
+                sender=sender,
+                reason=f"{account.key} was removed or its password changed since this client logged in",
+                rule="accounts",
+            )
         if account is not None and sender is not None and not self._owns(account, sender):
             return self._refuse(
                 "MAIL",
@@ -196,6 +220,8 @@ class Session:
     async def _rcpt_when_looked_up(self, event: events.Rcpt, lookup: Deferred[Listing | None]) -> Reply | None:
         listing = await lookup
         self._listing = None
+        if self._transaction is None:
+            return None  # the client has gone meanwhile
         if listing is None:
             return self._recipient(event.recipient)
         self._listing = _fired(listing)
@@ -262,27 +288,38 @@ class Session:
         return self._accept(transaction, transaction.draft, event)
 
     async def _accept(self, transaction: _Transaction, draft: Draft, event: events.DataEnd) -> Reply | None:
-        house = self._house
-        envelope = transaction.envelope
         seen = header.scan(draft.head())
         if seen.received > HOPS:
             draft.discard()
             return self._refuse_content(
                 transaction, TOO_MANY_HOPS, f"it has been through {seen.received} servers", "RFC 5321 6.3"
             )
-        number = queue_id.text(draft.id)
+        try:
+            arrival = self._arrival(transaction, draft, event, seen.message_id)
+        except Exception:
+            draft.discard()
+            raise
+        try:
+            await self._house.spool.accept(draft, arrival)
+        except StorageTrouble as trouble:
+            answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
+            return self._refuse_content(transaction, answer, f"it could not be stored: {trouble}", "local trouble")
+        return replies.reply(250, "2.0.0", f"Accepted as {queue_id.text(draft.id)}")
+
+    def _arrival(self, transaction: _Transaction, draft: Draft, event: events.DataEnd, message_id: str) -> Arrival:
+        envelope = transaction.envelope
         protocol = trace.protocol(
             extended=self._extended,
             tls=bool(self._secure),
             authenticated=self._account is not None,
             utf8=envelope.smtputf8,
         )
-        arrival = Arrival(
+        return Arrival(
             id=draft.id,
             envelope=envelope,
             recipients=tuple(transaction.found.values()),
-            prefix=self._received(transaction, number, protocol),
-            message_id=seen.message_id,
+            prefix=self._received(transaction, queue_id.text(draft.id), protocol),
+            message_id=message_id,
             account=self._account.key if self._account else "",
             client=self._client,
             helo=self._helo,
@@ -290,12 +327,6 @@ class Session:
             size=event.size,
             lines=event.lines,
         )
-        try:
-            await house.spool.accept(draft, arrival)
-        except StorageTrouble as trouble:
-            answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
-            return self._refuse_content(transaction, answer, f"it could not be stored: {trouble}", "local trouble")
-        return replies.reply(250, "2.0.0", f"Accepted as {number}")
 
     def _received(self, transaction: _Transaction, number: str, protocol: str) -> bytes:
         return trace.received(

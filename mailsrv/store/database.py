@@ -6,7 +6,8 @@ price of durability is one flush per batch, and batches grow by themselves when 
 
 An operation that raises takes nobody else's changes with it: the shared transaction is rolled back and each operation
 of the batch is run again in a transaction of its own.  Operations must therefore change nothing but the database.
-Trouble of the database itself (disk full, I/O error, locked for too long) reaches the callers as ``StorageTrouble``.
+Trouble of the database itself (disk full, I/O error, locked for too long, closed) reaches the callers as
+``StorageTrouble``.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Database:
         self._read_connection: sqlite3.Connection | None = None
         self._waiting: list[_Work] = []
         self._committing = False
+        self._closed = False
         self._idle: list[Deferred[None]] = []
 
     def open(self) -> sqlite3.Connection:
@@ -84,6 +86,9 @@ class Database:
         return self._add(_Work(operation, (item,), gathered=True))
 
     def _add(self, work: _Work) -> Deferred[Any]:
+        if self._closed:
+            work.done.errback(StorageTrouble("the database is closed"))
+            return work.done
         self._waiting.append(work)
         if not self._committing:
             self._commit_waiting()
@@ -103,18 +108,23 @@ class Database:
                 work.done.callback(result)
             else:
                 work.done.errback(result)
+        self._rest()
 
     def _broken(self, batch: list[_Work], failure: Failure) -> None:
         self._next()
         for work in batch:
             work.done.errback(failure)
+        self._rest()
 
     def _next(self) -> None:
         # The next batch is begun before the answers of this one are given: the writer never waits for the reactor.
         self._committing = False
         if self._waiting:
             self._commit_waiting()
-        else:
+
+    def _rest(self) -> None:
+        # After the answers, because whoever gets one may have more to write.
+        if not self._committing:
             idle, self._idle = self._idle, []
             for waiting in idle:
                 waiting.callback(None)
@@ -126,10 +136,14 @@ class Database:
         try:
             return [(True, result) for result in _transaction(connection, batch)]
         except Exception as error:
-            if len(batch) == 1:
-                return [(False, error)]
+            if len(batch) == 1 or _is_locked(error):
+                return [(False, error)] * len(batch)
         alone: list[tuple[bool, Any]] = []
         for work in batch:
+            if alone and _is_locked(alone[-1][1]):
+                # Each would wait for as long as the first did.
+                alone.append(alone[-1])
+                continue
             try:
                 alone.append((True, _transaction(connection, [work])[0]))
             except Exception as error:
@@ -139,7 +153,9 @@ class Database:
     async def read(
         self, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a query beside the writer; it sees what is committed."""
+        """Run a query beside the writer; it sees what is committed (StorageTrouble)."""
+        if self._closed:
+            raise StorageTrouble("the database is closed")
 
         def run() -> T:
             assert self._read_connection is not None
@@ -161,11 +177,12 @@ class Database:
         return await self._writer.call(version)
 
     async def close(self) -> None:
-        """Wait for what is being written, then close."""
+        """Wait for what is being written, then close; what is asked for afterwards ends in StorageTrouble."""
         while self._committing:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
             await idle
+        self._closed = True
         for worker, connection in ((self._reader, self._read_connection), (self._writer, self._write_connection)):
             if connection is not None:
                 await worker.call(connection.close)
@@ -180,7 +197,11 @@ def _transaction(connection: sqlite3.Connection, batch: list[_Work]) -> list[Any
     except Exception as error:
         # Some errors, a full disk among them, have ended the transaction already.
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            try:
+                connection.execute("ROLLBACK")
+            except sqlite3.Error as second:
+                # The next BEGIN fails and tries again to roll back.
+                raise _trouble(second) from error
         if isinstance(error, sqlite3.Error):
             raise _trouble(error) from error
         raise
@@ -199,3 +220,10 @@ def _run_each(connection: sqlite3.Connection, batch: list[_Work]) -> list[Any]:
 
 def _trouble(error: sqlite3.Error) -> StorageTrouble:
     return StorageTrouble(str(error), getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL)
+
+
+def _is_locked(error: object) -> bool:
+    """Another program has held the database for longer than one waits: no operation is at fault."""
+    cause = error.__cause__ if isinstance(error, StorageTrouble) else None
+    code: int = getattr(cause, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -13,16 +13,19 @@ name is already in ``new`` or ``cur``, which the next start finds.  Only there i
 names that come fresh from acceptance cannot be there yet.
 
 What goes wrong for one copy (no room, no permission, a folder that is none) defers this copy and touches no other.
-A sync that fails defers the whole batch, and it is written anew: what a failed sync left is not trusted.
+A sync that fails defers the whole batch, and it is written anew: what a failed sync left is not trusted.  What became
+visible and could not be marked is remembered and marked later, even if its owner has deleted it by then.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.outside.interfaces import Outside
@@ -33,7 +36,10 @@ from mailsrv.store.message import Arrival, QueuedMessage, Settlement
 from mailsrv.store.spool import BLOCK, Spool, local_head
 
 BATCH = 128  # copies that share one sync
+PACE_S = 0.02  # between two batches: under load they grow, and nobody waits for what is stored already
 BACKLOG = 16 * 1024 * 1024  # octets of content that waiting copies keep in memory; above it they are read again
+# What keeps a folder from being opened: trouble of that mailbox, and not of the disk.
+_OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 log = Logger()
 
@@ -51,8 +57,9 @@ class Copy:
     size: int
     attempts: int = 0
     recovered: bool = False  # it may be in the mailbox already
+    shown: bool = False  # we have put it there ourselves, only the mark is missing
     filed: bool = False
-    error: OSError | None = None
+    error: Exception | None = None
 
     @property
     def key(self) -> tuple[int, int]:
@@ -67,7 +74,7 @@ class _Batch:
     def __init__(self, copies: list[Copy]) -> None:
         self.copies = copies
         self.mailboxes = {copy.mailbox for copy in copies}
-        self.waiting: list[Deferred[None]] = []
+        self.waiting: list[tuple[str, Deferred[None]]] = []
 
 
 class LocalDelivery:
@@ -84,6 +91,10 @@ class LocalDelivery:
         self._worker = outside.worker("local-delivery")
         self._waiting: list[Copy] = []
         self._known: set[tuple[int, int]] = set()  # copies between acceptance and mark
+        self._shown: set[tuple[int, int]] = set()  # visible, but their mark failed
+        self._recovering: set[tuple[int, int]] = set()  # what the last run left, and is not looked after yet
+        self._recovery_seen = False  # whether that is all of it
+        self._recovery_awaited: list[tuple[str, Deferred[None]]] = []
         self._backlog = 0
         self._running = False
         self._stopping = False
@@ -97,27 +108,36 @@ class LocalDelivery:
     def accepted(self, arrival: Arrival, names: Sequence[str], content: bytes | None) -> None:
         """A message has just been committed: take its copies for own mailboxes, without asking the database."""
         for n, (recipient, name) in enumerate(zip(arrival.recipients, names, strict=True)):
-            if not recipient.mailbox:
-                continue
+            if not recipient.mailbox or (arrival.id, n) in self._known:
+                continue  # a look at the database may have been faster
             head = local_head(arrival.envelope.sender, recipient.address, arrival.prefix)
             kept = content if self._backlog < BACKLOG else None
             copy = Copy(arrival.id, n, recipient.mailbox, name, head, kept, arrival.size, filed=content is None)
             self._add(copy)
         self._start()
 
-    def waiting(self, messages: Sequence[QueuedMessage]) -> None:
-        """Messages found in the database, after a start, a failure or a change by the operator."""
+    def waiting(self, messages: Sequence[QueuedMessage], last: bool = True) -> None:
+        """Messages found in the database, after a start, a failure or a change by the operator.
+
+        ``last``: these are all that are due.
+        """
         for queued in messages:
             for recipient in queued.recipients:
-                if (queued.id, recipient.n) not in self._known:
+                key = (queued.id, recipient.n)
+                if key not in self._known:
                     head = local_head(queued.envelope.sender, recipient.address, b"")
                     self._add(
                         Copy(
-                            *(queued.id, recipient.n, recipient.mailbox, recipient.name, head, None, queued.size),
+                            *(*key, recipient.mailbox, recipient.name, head, None, queued.size),
                             attempts=recipient.attempts,
                             recovered=True,
+                            shown=key in self._shown,
                         )
                     )
+                    if not self._recovery_seen:
+                        self._recovering.add(key)
+        self._recovery_seen = self._recovery_seen or last
+        self._recovered()
         self._start()
 
     def settled(self, mailbox: str) -> Deferred[None] | None:
@@ -128,8 +148,13 @@ class LocalDelivery:
         for batch in reversed(self._under_way):
             if mailbox in batch.mailboxes:
                 waiter: Deferred[None] = Deferred()
-                batch.waiting.append(waiter)
+                batch.waiting.append((mailbox, waiter))
                 return waiter
+        if self._recovering or not self._recovery_seen:
+            # What the last run made visible may not be marked either.
+            waiter = Deferred()
+            self._recovery_awaited.append((mailbox, waiter))
+            return waiter
         return None
 
     async def stop(self) -> None:
@@ -147,6 +172,27 @@ class LocalDelivery:
         if copy.content is not None:
             self._backlog += copy.size
 
+    def _forget(self, copies: Sequence[Copy]) -> None:
+        """They are not our business any more, or not now."""
+        keys = [copy.key for copy in copies]
+        self._known.difference_update(keys)
+        if self._recovering:
+            self._recovering.difference_update(keys)
+            self._recovered()
+
+    def _recovered(self) -> None:
+        if self._recovery_seen and not self._recovering and self._recovery_awaited:
+            awaited, self._recovery_awaited = self._recovery_awaited, []
+            self._release(awaited)
+
+    def _release(self, waiting: Sequence[tuple[str, Deferred[None]]]) -> None:
+        for mailbox, waiter in waiting:
+            more = self.settled(mailbox)
+            if more is None:
+                waiter.callback(None)
+            else:
+                more.chainDeferred(waiter)
+
     # -- the way of the batches
 
     def _start(self) -> None:
@@ -156,6 +202,9 @@ class LocalDelivery:
 
     def _stumbled(self, failure: object) -> None:
         log.critical("Local delivery stopped: {failure}", failure=failure)
+        for batch in list(self._under_way):
+            self._later(batch.copies)
+            self._leave(batch)
         self._finish()
 
     def _finish(self) -> None:
@@ -172,22 +221,24 @@ class LocalDelivery:
             del self._waiting[: len(taken)]
             if not taken and visible is None:
                 break
-            batch = _Batch(await self._loaded(taken))
+            batch = _Batch(taken)
             self._under_way.append(batch)
+            batch.copies = await self._loaded(taken)
             try:
                 await self._worker.call(self._write_and_show, batch.copies, visible.copies if visible else [])
-            except OSError as error:
+            except Exception as error:
                 # The sync failed: neither this batch nor the renames of the one before are known to be durable.
-                for copy in batch.copies:
+                for copy in (*batch.copies, *(visible.copies if visible else ())):
                     copy.error = copy.error or error
-                if visible is not None:
-                    self._again(visible)
-                    visible = None
+            if visible is not None and not self._synced(visible):
+                visible = None
             if visible is not None:
                 if marking is not None:
                     await marking
                 marking = Deferred.fromCoroutine(self._mark(visible))
             visible = batch if self._sort_out(batch) else None
+            if len(self._waiting) < BATCH and not self._stopping:
+                await deferLater(self._outside.reactor, PACE_S)
         if marking is not None:
             await marking
         self._finish()
@@ -200,9 +251,14 @@ class LocalDelivery:
             if copy.content is not None:
                 self._backlog -= copy.size
             elif not (copy.filed and not copy.recovered):
-                found = await self._spool.load(copy.message)
+                try:
+                    found = await self._spool.load(copy.message)
+                except StorageTrouble as trouble:
+                    log.error("A message waits, because it cannot be read yet: {trouble}", trouble=trouble)
+                    self._later([copy])
+                    continue
                 if found is None:
-                    self._known.discard(copy.key)
+                    self._forget([copy])
                     continue
                 prefix, copy.content = found
                 copy.filed = copy.content is None
@@ -223,29 +279,41 @@ class LocalDelivery:
 
     def _leave(self, batch: _Batch) -> None:
         self._under_way.remove(batch)
-        for waiter in batch.waiting:
-            waiter.callback(None)
+        self._release(batch.waiting)
+
+    def _synced(self, batch: _Batch) -> bool:
+        """Put the visible copies aside whose names may not be durable; True when there are others, to be marked."""
+        self._again([copy for copy in batch.copies if copy.error is not None])
+        batch.copies = [copy for copy in batch.copies if copy.error is None]
+        if not batch.copies:
+            self._leave(batch)
+        return bool(batch.copies)
 
     async def _mark(self, batch: _Batch) -> None:
         items = [(copy.message, copy.n, copy.mailbox, copy.name) for copy in batch.copies]
         try:
             dropped = await self._database.write(message.delivered, self._outside.wall(), items)
-        except StorageTrouble as error:
+        except Exception as error:
             log.error("Delivered messages could not be marked yet: {error}", error=error)
-            self._again(batch)
+            self._again(batch.copies)
+            self._leave(batch)
             return
-        for copy in batch.copies:
-            self._known.discard(copy.key)
+        self._forget(batch.copies)
+        self._shown.difference_update([copy.key for copy in batch.copies if copy.shown])
         self._spool.dropped(dropped)
         self._leave(batch)
         self.on_delivered(batch.copies)
 
-    def _again(self, batch: _Batch) -> None:
-        """Visible, but not marked: look again later, as after a crash."""
-        for copy in batch.copies:
-            self._known.discard(copy.key)
-        self._leave(batch)
-        self.on_deferred(self._outside.wall() + self._retry_after(0))
+    def _again(self, copies: Sequence[Copy]) -> None:
+        """Visible, but not marked: look again later, and do not deliver again what has been deleted since."""
+        self._shown.update(copy.key for copy in copies)
+        self._later(copies)
+
+    def _later(self, copies: Sequence[Copy]) -> None:
+        """Their rows are still open and due: they come again with the next look into the database."""
+        if copies:
+            self._forget(copies)
+            self.on_deferred(self._outside.wall() + self._retry_after(0))
 
     async def _defer(self, copy: Copy) -> None:
         now = self._outside.wall()
@@ -264,7 +332,7 @@ class LocalDelivery:
         try:
             await self._database.write(message.settle, now, copy.message, (settlement,))
         finally:
-            self._known.discard(copy.key)
+            self._forget([copy])
             self.on_deferred(next_attempt)
 
     def _unmarked(self, failure: object) -> None:
@@ -277,30 +345,59 @@ class LocalDelivery:
         written = []
         # A mailbox folder may be a link to another file system, so each folder says what is to be synced.
         folders = {self._folder(copy) for copy in shown}
+        checked: set[str] = set()
         names: dict[str, set[str]] = {}
         body: bytes = b""
         body_of = -1
         for copy in copies:
             folder = self._folder(copy)
             try:
-                if copy.recovered and self._is_there(folder, copy.name, names):
+                if folder not in checked:
+                    self._check(folder)
+                    checked.add(folder)
+                if copy.shown or (copy.recovered and self._is_there(folder, copy.name, names)):
                     folders.add(folder)
                     continue
                 if copy.content is not None and body_of != copy.message:
                     body = copy.content.replace(b"\r\n", b"\n")
                     body_of = copy.message
                 self._write(folder, copy, body)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a name that the system's encoding does not know
                 copy.error = error
             else:
                 written.append((folder, copy))
                 folders.add(folder)
-        self._outside.filesystem.sync_all(folders)
+        self._sync(folders, (*copies, *shown))
         for folder, copy in written:
+            if copy.error is None:
+                try:
+                    self._outside.filesystem.rename(f"{folder}/tmp/{copy.name}", f"{folder}/new/{copy.name}")
+                except OSError as error:
+                    copy.error = error
+
+    def _sync(self, folders: set[str], copies: Sequence[Copy]) -> None:
+        """One sync for all; a folder that cannot even be opened is trouble of its own copies only."""
+        while True:
             try:
-                self._outside.filesystem.rename(f"{folder}/tmp/{copy.name}", f"{folder}/new/{copy.name}")
+                self._outside.filesystem.sync_all(folders)
+                return
             except OSError as error:
-                copy.error = error
+                if error.errno not in _OF_THE_FOLDER or error.filename not in folders:
+                    raise
+                folders.discard(error.filename)
+                for copy in copies:
+                    if self._folder(copy) == error.filename:
+                        copy.error = copy.error or error
+
+    def _check(self, folder: str) -> None:
+        """Make what is missing of the mailbox; nothing inside it that is a link is followed (NotADirectoryError)."""
+        disk = self._outside.filesystem
+        try:
+            whole = all(disk.status(f"{folder}/{part}").kind == "directory" for part in ("tmp", "new"))
+        except FileNotFoundError:
+            whole = False
+        if not whole:
+            maildir.ensure(disk, folder)
 
     def _folder(self, copy: Copy) -> str:
         return os.path.join(self._mail, accounts.mailbox_path(copy.mailbox))
@@ -308,7 +405,7 @@ class LocalDelivery:
     def _is_there(self, folder: str, name: str, names: dict[str, set[str]]) -> bool:
         if folder not in names:
             disk = self._outside.filesystem
-            maildir.ensure(disk, folder)
+            maildir.ensure(disk, folder)  # cur as well
             found = disk.list(f"{folder}/new") + disk.list(f"{folder}/cur")
             names[folder] = {maildir.parse(name).unique for name in found}
         return maildir.parse(name).unique in names[folder]
@@ -321,30 +418,32 @@ class LocalDelivery:
         except FileExistsError:
             disk.unlink(path)  # left by a crash
             output = disk.create(path)
-        except FileNotFoundError:
-            maildir.ensure(disk, folder)
-            output = disk.create(path)
         try:
             head = copy.head.replace(b"\r\n", b"\n")
             if copy.content is not None:
                 output.write(head + body)
             else:
                 output.write(head)
-                self._copy_file(copy.message, output.write)
-        except OSError:
+                self._copy_file(copy, output.write)
+        except BaseException:
             output.close()
             disk.unlink(path)
             raise
         output.close()
 
-    def _copy_file(self, number: int, write: Callable[[bytes], None]) -> None:
-        source = self._outside.filesystem.open(self._spool.path(number))
+    def _copy_file(self, copy: Copy, write: Callable[[bytes], None]) -> None:
+        path = self._spool.path(copy.message)
+        source = self._outside.filesystem.open(path)
         try:
+            left = copy.size
             held = b""  # a CR at the end of a block belongs to the LF at the start of the next
             while block := source.read(BLOCK):
+                left -= len(block)
                 block = held + block
                 held = b"\r" if block.endswith(b"\r") else b""
                 write((block[:-1] if held else block).replace(b"\r\n", b"\n"))
             write(held)
         finally:
             source.close()
+        if left:
+            raise OSError(errno.EIO, f"{copy.size - left} octets instead of {copy.size}", path)

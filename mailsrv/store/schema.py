@@ -121,11 +121,20 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
                     if statement.strip():
                         connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
-        finally:
             connection.execute("COMMIT")
+        except BaseException:
+            # Half of the tables would be worse than none.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
     except sqlite3.DatabaseError as error:
-        raise DatabaseError(
-            f"{path}: the database cannot be used: {error}. Move it aside with its -wal file and restore a backup."
-        ) from error
+        raise unusable(path, error) from error
     if version > VERSION:
         raise DatabaseError(f"{path}: written by a newer mailsrv (version {version}, this one knows {VERSION}).")
+
+
+def unusable(path: str, error: sqlite3.Error) -> DatabaseError:
+    """The error in a sentence, with the remedy when the file itself is what is wrong."""
+    damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    remedy = " Move it aside with its -wal file and restore a backup." if damaged else ""
+    return DatabaseError(f"{path}: the database cannot be used: {error}.{remedy}")

@@ -52,7 +52,7 @@ BLOCK = 256 * 1024  # octets that are read from a spool file at once
 class Draft:
     """The content of a message on its way in."""
 
-    __slots__ = ("_chunks", "_kept", "_output", "_spool", "_writing", "id", "size", "trouble")
+    __slots__ = ("_chunks", "_created", "_kept", "_output", "_spool", "_writing", "id", "size", "trouble")
 
     def __init__(self, spool: Spool, number: int) -> None:
         self.id = number
@@ -61,7 +61,8 @@ class Draft:
         self._spool = spool
         self._chunks: list[bytes] = []
         self._kept = 0
-        self._output: Output | None = None
+        self._output: Output | None = None  # while it is open
+        self._created = False
         self._writing: Deferred[None] | None = None
 
     @property
@@ -78,7 +79,7 @@ class Draft:
         self.size += len(chunk)
         if self.trouble is not None:
             return None
-        if self._output is None and self._kept + len(chunk) <= self._spool.allowance():
+        if not self.filed and self._kept + len(chunk) <= self._spool.allowance():
             self._chunks.append(chunk)
             self._kept += len(chunk)
             self._spool.memory += len(chunk)
@@ -91,21 +92,29 @@ class Draft:
         try:
             if self._output is None:
                 self._output = self._spool.create(self.id)
+                self._created = True
                 for kept in self._chunks:
                     self._output.write(kept)
             self._output.write(chunk)
-        except OSError as error:
-            self.trouble = error
+        except Exception as error:
+            # Nobody looks at the failure of a single piece: whatever it is, the whole is not to be accepted.
+            self.trouble = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
 
     def seal(self) -> None:
         """Make a filed content durable; in the worker's thread."""
         if self.trouble is None and self._output is not None:
             try:
                 self._output.sync()
-                self._output.close()
+                self._close_file()
                 self._spool.sync_folder()
             except OSError as error:
                 self.trouble = error
+
+    def _close_file(self) -> None:
+        # Once only, whatever it says: soon the same descriptor may be somebody else's.
+        output, self._output = self._output, None
+        if output is not None:
+            output.close()
 
     def close(self) -> None:
         """Forget what is in memory."""
@@ -121,11 +130,11 @@ class Draft:
             self._writing = None
 
     def _remove(self) -> None:
-        if self._output is not None:
-            try:
-                self._output.close()
-            except OSError:
-                pass
+        try:
+            self._close_file()
+        except OSError:
+            pass
+        if self._created:
             self._spool.remove_file(self.id)
 
 
@@ -208,8 +217,8 @@ class Spool:
             content = None
         else:
             content = draft.head()
-        names = self.names(arrival)
         try:
+            names = self.names(arrival)
             await self._database.gather(message.insert, Acceptance(self._outside.wall(), arrival, names, content))
         except Exception:
             draft.discard()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -18,11 +19,11 @@ from tests.peers import certificate
 from tests.peers.programs import ROOT, Program, ProgramError, free_port
 
 ALICE, ALICE_PASSWORD = "alice@example.org", "correct horse battery"
-BOB, BOB_PASSWORD = "bob@example.org", 'täglich:"Brot" \\ 1'
+BOB, BOB_PASSWORD = "bob@example.org", 'daily:"bread" \\ 1'
 SERVICES = ("smtp", "submission", "submissions", "pop3", "pop3s")
 
 # The checkout goes first, so that its own code runs whether or not it is installed.
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "default"}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 BIN = Path(sys.executable).parent
 
 
@@ -164,6 +165,11 @@ class Mailsrv:
 
     def stop(self) -> int:
         return 0 if self.program is None else self.program.stop()
+
+    def ended_in_order(self) -> bool:
+        """Whether it shut down; twistd then ends by the signal that it was sent, or with status 0."""
+        status = self.running.process.poll()
+        return status in (0, -signal.SIGTERM, -signal.SIGINT) and "Server Shut Down." in self.running.output()
 
     def kill(self) -> None:
         self.running.kill()

@@ -90,4 +90,5 @@ def test_standard_ports_as_root_then_another_user(
         assert done.returncode == 0, done.stderr
         assert (server.directory / "accounts").stat().st_uid == user.pw_uid
     finally:
-        assert server.stop() == 0, server.running.output()
+        server.stop()
+    assert server.ended_in_order(), server.running.output()

@@ -84,14 +84,17 @@ class Record:
 
 def settle(connection: ServerConnection, record: Record) -> None:
     """Answer everything that can be answered now."""
-    while (event := connection.next_event()) is not None:
-        record.add(event)
-        assert connection.paused == isinstance(event, ASKS)
-        if connection.paused:
-            connection.reply(decide(event))
-        if isinstance(event, events.TlsWanted):
-            break
-    record.output += connection.take_output()
+    full = True
+    while full:
+        while (event := connection.next_event()) is not None:
+            record.add(event)
+            assert connection.paused == isinstance(event, ASKS)
+            if connection.paused:
+                connection.reply(decide(event))
+            if isinstance(event, events.TlsWanted):
+                break
+        full = connection.full
+        record.output += connection.take_output()
 
 
 def talk(service: Service, chunks: bytes | Iterable[bytes], *, secure: bool = False, eof: bool = False) -> Record:

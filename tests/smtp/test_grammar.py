@@ -84,6 +84,13 @@ def test_bad_mail(text: str) -> None:
     assert mail(text) == str(replies.MAIL_SYNTAX)
 
 
+def test_octets_above_127_in_parameters_need_smtputf8() -> None:
+    assert mail("FROM:<> AUTH=jürg@example.org") == str(replies.NEEDS_SMTPUTF8)
+    assert mail("FROM:<> SMTPUTF8 AUTH=jürg@example.org") == Mail(
+        Envelope(None, smtputf8=True), submitter="jürg@example.org"
+    )
+
+
 def test_bare_postmaster_sends_nothing() -> None:
     assert mail("FROM:<postmaster>") == str(replies.BAD_SENDER)
 

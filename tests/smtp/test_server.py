@@ -69,6 +69,7 @@ def test_nothing_is_parsed_while_a_reply_is_awaited() -> None:
     connection.reply(UNKNOWN)
     assert isinstance(connection.next_event(), events.Refused)
     assert connection.next_event() is None
+    assert connection.unsent == 6
     assert connection.take_output().split(b"\r\n")[:3] == [
         UNKNOWN.encode()[:-2],
         b"250 2.0.0 OK",
@@ -97,6 +98,22 @@ def test_a_refused_greeting_leaves_only_quit() -> None:
     assert record.events[-1] == events.Closed("QUIT")
 
 
+def test_a_refused_greeting_may_be_one_error_too_many() -> None:
+    connection = ServerConnection(Service("mx.example.org", max_errors=1))
+    connection.next_event()
+    connection.reply(reply(554, "5.7.1", "Not you"))
+    assert connection.next_event() == events.Closed("too many errors")
+    assert connection.closed
+
+
+def test_a_refused_hello_changes_nothing() -> None:
+    connection = after(START)
+    connection.receive(lines("EHLO b.example", "DATA"))
+    assert connection.next_event() == events.Hello("b.example", extended=True)
+    connection.reply(reply(550, "5.7.1", "Not that name"))
+    assert connection.next_event() == events.DataBegin()
+
+
 @pytest.mark.parametrize("service", [SMTP, LMTP, SUBMISSION], ids=lambda service: service.kind)
 def test_421_to_any_question_ends(service: Service) -> None:
     connection = ServerConnection(service)
@@ -121,6 +138,7 @@ def test_close_while_a_reply_is_awaited_forgets_the_question() -> None:
     connection.tls_started()
     assert [connection.next_event() for _ in range(3)] == [events.Reset(), events.Closed("idle"), None]
     assert connection.take_output() == replies.TIMED_OUT.encode()
+    assert connection.buffered == 0
 
 
 def test_the_end_of_input_answers_what_came_and_closes() -> None:
@@ -239,6 +257,18 @@ def test_the_size_limit_counts_octets_while_they_come(octets: int, code: int, wa
     assert end.problem == (replies.TOO_BIG if code == 552 else None)
 
 
+def test_a_chunk_that_announces_too_much_is_not_handed_on() -> None:
+    service = Service("mx.example.org", size_limit=1000, extensions=frozenset({"CHUNKING"}))
+    record = talk(service, START + b"BDAT 500\r\n" + b"x" * 500 + b"BDAT 501\r\n" + b"y" * 501)
+    assert record.content == b"x" * 500
+    assert record.codes[4:] == [250, 552]
+
+
+def test_recipients_that_the_core_refuses_are_no_valid_ones() -> None:
+    record = talk(SMTP, lines("EHLO a.example", MAIL, "RCPT TO:<@>", "DATA"))
+    assert record.codes[3:] == [501, 554]
+
+
 def test_a_huge_message_costs_no_memory_and_no_content() -> None:
     connection, record = after(START + lines("DATA"), Service("mx.example.org", size_limit=1000)), Record()
     for _ in range(200):
@@ -355,6 +385,11 @@ def test_lmtp_takes_one_reply_for_each_recipient() -> None:
     assert isinstance(connection.next_event(), events.DataEnd)
     with pytest.raises(ValueError, match="2 replies wanted"):
         connection.reply([UNKNOWN])
+
+
+def test_lmtp_has_one_reply_for_a_chunk_that_is_not_the_last() -> None:
+    record = talk(LMTP, lines("LHLO a.example", MAIL, RCPT, RCPT) + b"BDAT 2\r\na\nNOOP\r\n")
+    assert record.codes[4:] == [250, 554, 250]
 
 
 def test_lmtp_replies_may_differ() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mailsrv.smtp import events, states
+from mailsrv.smtp.replies import reply
 from mailsrv.smtp.server import ServerConnection, Service
 from mailsrv.smtp.states import State
-from tests.smtp.driver import LMTP, SMTP, Record, lines, reply, settle
+from tests.smtp.driver import LMTP, SMTP, Record, lines, settle
 
 MAIL, RCPT = "MAIL FROM:<alice@example.net>", "RCPT TO:<bob@example.org>"
 WAYS = {

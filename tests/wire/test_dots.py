@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailsrv.wire.dots import LineCheck, Stuffer, Unstuffer
@@ -46,6 +46,7 @@ def unstuff_by_lines(stream: bytes) -> tuple[bytes, bytes] | None:
         content += line.removeprefix(b".") + end
 
 
+@settings(deadline=None)
 @given(STREAMS, CUTS)
 def test_unstuffing_follows_the_rfc_however_it_is_cut(stream: bytes, at: list[int]) -> None:
     expected = unstuff_by_lines(stream)
@@ -57,6 +58,7 @@ def test_unstuffing_follows_the_rfc_however_it_is_cut(stream: bytes, at: list[in
         assert (content, rest) == expected
 
 
+@settings(deadline=None)
 @given(STREAMS, CUTS)
 def test_what_is_stuffed_comes_back(message: bytes, at: list[int]) -> None:
     stuffer = Stuffer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailsrv.wire.lines import LineBuffer, LineTooLong
@@ -91,6 +91,7 @@ def test_single_octets_are_cheap(paused: bool) -> None:
     assert len(buffer) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"word", b"\r\n\r\n"])), st.data())
 def test_chunks_do_not_matter(parts: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(parts)

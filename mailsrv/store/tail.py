@@ -1,0 +1,73 @@
+"""The ledger as a log: what was committed since the last look, a line for each event.
+
+The log is read back from the ledger, so the two cannot disagree, and what the operator's tool did shows too.  A storm
+of events cannot fill the disk with lines: beyond LINES of one look the rest is counted, and the ledger has it all.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import Any
+
+from twisted.logger import Logger
+
+from mailsrv.store import queue_id
+from mailsrv.store.database import Database
+
+log = Logger()
+
+LINES = 200
+
+_UNSEEN = "SELECT id, kind, message, address, sender, client, status, reason, answer, remote FROM event WHERE id > ?"
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+class Tail:
+    """Follows the ledger from the moment at which it is made."""
+
+    def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
+        self._database = database
+        self._last: int = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
+
+    async def look(self) -> None:
+        """Log what is new."""
+        rows, more = await self._database.read(_unseen, self._last)
+        for row in rows:
+            log.info("{line}", line=_line(*row[1:]))
+        if more:
+            log.info("... and {more} more events; the ledger has them.", more=more)
+        if rows:
+            self._last = rows[-1][0] + more
+
+
+def _unseen(connection: sqlite3.Connection, last: int) -> tuple[list[Any], int]:
+    rows = connection.execute(f"{_UNSEEN} ORDER BY id LIMIT ?", (last, LINES)).fetchall()
+    if len(rows) < LINES:
+        return rows, 0
+    newest: int = connection.execute("SELECT max(id) FROM event").fetchone()[0]
+    return rows, newest - rows[-1][0]
+
+
+def _line(
+    kind: str,
+    message: int | None,
+    address: str,
+    sender: str,
+    client: str,
+    status: str,
+    reason: str,
+    answer: str,
+    remote: str,
+) -> str:
+    said = [queue_id.text(message)] if message is not None else []
+    said.append(kind)
+    for name, value in (("to", address), ("from", sender), ("client", client), ("by", remote)):
+        if value:
+            said.append(f"{name}={value}")
+    if status:
+        said.append(status)
+    said.append(reason)
+    if answer:
+        said.append(f"({answer})")
+    return _CONTROLS.sub("?", " ".join(said))
