@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -22,14 +23,14 @@ from mailsrv.checks.admission import Admission
 from mailsrv.checks.blocklists import Blocklists
 from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
-from mailsrv.outside.interfaces import Answer, IResolver, Outside
+from mailsrv.outside.interfaces import Answer, IFilesystem, IResolver, Outside
 from mailsrv.pop3.protocol import Pop3Factory
 from mailsrv.relay.bounce import Reports
 from mailsrv.relay.delivery import Relay
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.smtp.protocol import SmtpFactory
 from mailsrv.smtp.session import House
-from mailsrv.store import ledger, maildir
+from mailsrv.store import ledger, maildir, schema
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
 from mailsrv.store.ledger import Event
@@ -48,8 +49,10 @@ LOOK_EVERY_S = 0.5  # at files and database: a verb is in force within a second
 PRUNE_EVERY_S = 600.0
 LEDGER_KEPT_S = 90 * 86400.0
 PRUNED_AT_ONCE = 2000
+PRUNE_AGAIN_S = 1.0  # as long as there is more
 GOODBYE_S = 8.0  # for clients, to hear 421 and to get the answers that are under way
-FINISH_S = 8.0  # for deliveries and the database
+FINISH_S = 8.0  # for deliveries
+CLOSE_S = 3.0  # for the last commit
 
 
 class StartError(Exception):
@@ -99,13 +102,14 @@ class Server:
         self._spool = Spool(outside, self.database, state, lambda: settings.config.hostname)
         self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after)
         self._relay = Relay(settings, outside, resolver)
-        reports = Reports(settings, outside, self._spool)
+        reports = Reports(settings, outside, self._spool, self.database)
         self._queue = QueueRunner(settings, outside, self.database, self._spool, self._relay, reports, self._local)
         self._recorder = Recorder(outside, self.database)
         self._passwords = Passwords(outside)
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
         self._spool.on_accepted = self._accepted
         self._local.on_deferred = self._queue.wake_at
+        self._local.report_success = reports.stored
 
         admission = Admission(lambda: settings.config.limits)
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
@@ -167,10 +171,15 @@ class Server:
                 raise StartError(f"{folder}: cannot be made: {error.strerror}.") from None
         connection = self.database.open()
         try:
+            _sync_above(self._outside.filesystem, self._state)
             self._spool.open(connection)
+            self._tail = Tail(self.database, connection)
+            # Before the first look into the queue, so that no change falls between the two.
+            self._version = connection.execute("PRAGMA data_version").fetchone()[0]
         except OSError as error:
             raise StartError(f"{error.filename or self._state}: {error.strerror}.") from None
-        self._tail = Tail(self.database, connection)
+        except sqlite3.Error as error:
+            raise schema.unusable(os.path.join(self._state, "mailsrv.db"), error) from None
         self._settings.changed = self._reconfigured
         self._settings.refused = self._configuration_refused
         self._queue.wake()
@@ -180,6 +189,9 @@ class Server:
     # -- what happens meanwhile
 
     def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
+        if arrival.release_at > self._outside.wall():
+            self._queue.wake_at(arrival.release_at)
+            return
         self._local.accepted(arrival, names, content)
         self._queue.accepted(arrival)
 
@@ -209,31 +221,43 @@ class Server:
     async def _look_at_database(self) -> None:
         version = await self.database.foreign_changes()
         if version != self._version:
-            if self._version is not None:
-                self._queue.wake()
             self._version = version
+            self._queue.wake()
         await self._tail.look()
 
     def _prune(self) -> None:
         before = self._outside.wall() - LEDGER_KEPT_S
-        self.database.write(ledger.prune, before, PRUNED_AT_ONCE).addErrback(
-            lambda failure: log.error("The ledger could not be pruned: {failure}", failure=failure)
+        self.database.write(ledger.prune, before, PRUNED_AT_ONCE).addCallbacks(
+            self._pruned, lambda failure: log.error("The ledger could not be pruned: {failure}", failure=failure)
         )
+
+    def _pruned(self, rows: int) -> None:
+        if rows and not self._stopping:
+            # A busy server writes more in ten minutes than goes at once; in between the writer does other work.
+            self._timers[self._prune].reset(PRUNE_AGAIN_S)
 
     def _reconfigured(self) -> None:
         self._recorder.record(Event(ledger.CONFIG, reason="the configuration was taken up", rule="configuration"))
         log.info("The configuration was taken up.")
-        wanted = set(_listeners(self._settings.config.listen))
-        for key in set(self._ports) - wanted:
-            self._ports.pop(key).stopListening()
-        for service, description in wanted - set(self._ports):
-            try:
-                self._listen(service, description)
-            except StartError as error:
-                log.error("{error}", error=str(error))
-        Deferred.fromCoroutine(self._queue.reconfigured()).addErrback(
-            lambda failure: log.error("The queue could not take up its settings: {failure}", failure=failure)
+        self._queue.reconfigured()
+        Deferred.fromCoroutine(self._change_listeners()).addErrback(
+            lambda failure: log.error("The listeners could not be changed: {failure}", failure=failure)
         )
+
+    async def _change_listeners(self) -> None:
+        unwanted = set(self._ports) - set(_listeners(self._settings.config.listen))
+        # A new listener may want the port of an old one, which is free only when that is closed.
+        for closing in [self._ports.pop(key).stopListening() for key in unwanted]:
+            if closing is not None:
+                await closing
+        if self._stopping:
+            return
+        for service, description in _listeners(self._settings.config.listen):
+            if (service, description) not in self._ports:
+                try:
+                    self._listen(service, description)
+                except StartError as error:
+                    log.error("{error}", error=str(error))
 
     def _configuration_refused(self, problem: str) -> None:
         self._recorder.record(
@@ -256,7 +280,7 @@ class Server:
                 factory.abort()
         await self._within(FINISH_S, self._queue.stop(), self._local.stop())
         self._recorder.close()
-        await self.database.close()
+        await self._within(CLOSE_S, self.database.close())
         for part in (self._spool, self._passwords, self._mailboxes):
             part.stop()
 
@@ -277,6 +301,16 @@ class Server:
 def build(settings: Settings, outside: Outside) -> Server:
     """The mail server, in the world that ``outside`` is."""
     return Server(settings, outside)
+
+
+def _sync_above(filesystem: IFilesystem, path: str) -> None:
+    """Make the folders that lead to ``path`` durable, for they may be new (OSError)."""
+    while path != "/":
+        path = os.path.dirname(path)
+        try:
+            filesystem.sync_directory(path)
+        except PermissionError:
+            pass  # a folder that we may not read was not made by us
 
 
 def _listeners(listen: Listen) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """The configuration, the accounts and the certificate in force, and how changes to their files are taken up.
 
-``look``, called twice a second, compares the files with what they were; one that changed is read, and what does not parse
-is reported once and leaves the old in force.  So a verb of the tool is in force within a second, and so is an edit by
-hand.  ``changed`` is called after each reading that succeeded; connections are never dropped.
+``look``, called twice a second, compares the files with what they were; one that changed is read, and what does not
+parse is reported once and leaves the old in force.  So a verb of the tool is in force within a second, and so is an
+edit by hand.  ``changed`` is called after each reading that succeeded; connections are never dropped.
 """
 
 from __future__ import annotations

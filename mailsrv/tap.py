@@ -16,6 +16,7 @@ from twisted.python import usage
 
 from mailsrv.app import Server, StartError, build
 from mailsrv.config import DEFAULT_PATH, ConfigError
+from mailsrv.outside.monotonic import keep_steady_time
 from mailsrv.outside.polling import prompt
 from mailsrv.outside.real import RealOutside
 from mailsrv.settings import FileSettings
@@ -48,6 +49,7 @@ class MailService(Service):
 
         _raise_file_limit(self._settings.config.limits.connections)
         prompt(reactor)
+        keep_steady_time(reactor)
         self._server = build(self._settings, RealOutside(reactor))
         try:
             self._server.listen()

@@ -1,14 +1,17 @@
 """TLS as mailsrv offers it: one certificate, taken up anew when its files change, for new connections only.
 
-TLS 1.2 and later, no renegotiation, no compression, no session tickets (a large provider's client stumbles over them),
-and no certificate is asked of a client.  What cannot be read or does not belong together is a ``CertificateError`` of one
-sentence; the certificate in force stays in force.
+TLS 1.2 and later, no renegotiation, no compression, no session taken up again (a large provider's client stumbles over
+tickets), and no certificate is asked of a client.  What cannot be read or does not belong together is a
+``CertificateError`` of one sentence; the certificate in force stays in force.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
-from OpenSSL.crypto import FILETYPE_PEM
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
@@ -59,8 +62,13 @@ def _context(certificate: str, key: str) -> SSL.Context:
     except SSL.Error:
         raise CertificateError(f"{certificate}: holds no certificate in PEM form.") from None
     try:
-        context.use_privatekey_file(key, FILETYPE_PEM)
+        # Not by use_privatekey_file: that asks the terminal for the passphrase of a key, and waits for the answer.
+        with open(key, "rb") as file:
+            private: Any = load_pem_private_key(file.read(), None)
+        context.use_privatekey(private)
         context.check_privatekey()
-    except SSL.Error:
-        raise CertificateError(f"{key}: holds no private key in PEM form that belongs to {certificate}.") from None
+    except (SSL.Error, ValueError, TypeError, UnsupportedAlgorithm):
+        raise CertificateError(
+            f"{key}: holds no private key in PEM form, without a passphrase, that belongs to {certificate}."
+        ) from None
     return context

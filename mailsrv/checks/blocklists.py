@@ -1,8 +1,8 @@
 """DNS blocklists (RFC 5782): is the client on a list that the operator named?
 
-Only an answer from 127.0.0.2 to 127.0.255.255 is a listing.  127.255.255.x means that the list refuses to answer *us* (too
-many queries, a public resolver); that, every other code and every failed lookup is an error of the list, is reported
-once an hour, and never keeps mail out.
+Only an answer from 127.0.0.2 to 127.0.255.255 is a listing.  127.255.255.x means that the list refuses to answer *us*
+(too many queries, a public resolver); that, every other code and every failed lookup is an error of the list, is
+reported once an hour, and never keeps mail out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ log = Logger()
 REPORT_EVERY_S = 3600.0
 _LISTED = ipaddress.ip_network("127.0.0.0/16")
 _NEVER = (ipaddress.ip_address("127.0.0.0"), ipaddress.ip_address("127.0.0.1"))
+_OURSELVES = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,6 @@ class Blocklists:
 def _reversed(client: str) -> str | None:
     address = address_of(client)
     # RFC 5782 5: a list that lists 127.0.0.1 is broken, so it is never asked about.
-    if address is None or address.is_loopback or address.is_link_local:
+    if address is None or address in _OURSELVES or address.is_link_local:
         return None
     return address.reverse_pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")

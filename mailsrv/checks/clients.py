@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from functools import lru_cache
 
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 

@@ -1,8 +1,8 @@
 """Delays for those who guess passwords.
 
-Each failed login makes the next answer to that client network wait longer, and, more gently, the next answer about that
-account to anybody.  A network from which the account was once logged in to is the owner's: strangers cannot slow it down,
-only its own failures can.  Failures are forgotten after an hour.  Memory is bounded: the oldest entries give way.
+Each failed login makes the next one from that client network wait longer, and, more gently, the next one to that
+account from anywhere.  A network from which the account was once logged in to is the owner's: strangers cannot slow it
+down, only its own failures can.  Failures are forgotten after an hour.  Memory is bounded: the oldest entries give way.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Penalties:
         self._homes: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def delay_s(self, client: str, account: str) -> float:
-        """How long the answer to a login is to wait, whether the password is right or wrong."""
+        """How long a login is to wait before its password is looked at, right or wrong."""
         if not self._enabled():
             return 0.0
         network = network_of(client)

@@ -24,6 +24,7 @@ class Outcome:
     control characters and bounded, "" when it said nothing.  ``remote`` names the host that
     answered as ``name [address]:port``, "" when none did.  ``rule`` names the setting, record or RFC
     that decided.  ``tls`` tells of the channel, such as ``"TLSv1.3 TLS_AES_256_GCM_SHA384, unverified"``.
+    ``tells_sender``: who took the message also took over telling the sender what becomes of it (RFC 3461).
     """
 
     result: Result
@@ -33,3 +34,4 @@ class Outcome:
     remote: str = ""
     rule: str = ""
     tls: str = ""
+    tells_sender: bool = False

@@ -145,8 +145,9 @@ class Outside(Protocol):
     """The one door: everything that the program does not decide itself comes in here.
 
     ``mailsrv.app.build`` is given one.  The real one is ``mailsrv.outside.real``; a simulation gives another, and the
-    same program runs in a world where the clock is virtual, the network cuts and splits and the disk forgets.  Nothing
-    else in the package imports the global reactor, ``time``, ``random``, ``secrets`` or ``threading``; a test checks it.
+    same program runs in a world where the clock is virtual, the network cuts and splits and the disk forgets.
+    Nothing else in the package imports the global reactor, ``time``, ``random``, ``secrets`` or ``threading``; a test
+    checks it.
     """
 
     reactor: IReactor

@@ -1,8 +1,8 @@
 """A shorter way from the poller to the transports.
 
 Twisted's epoll reactor wraps each event in a context for log messages that ask which object is at work.  Nothing here
-asks, and building that context costs a server of short answers a fifth of its speed.  ``prompt`` replaces the one method
-that does it; a reactor of another kind, or one whose inside has changed, is left as it is.
+asks, and building that context costs a server of short answers a fifth of its speed.  ``prompt`` replaces the one
+method that does it; a reactor of another kind, or one whose inside has changed, is left as it is.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol
 from twisted.internet.protocol import ServerFactory as TwistedServerFactory
 from twisted.logger import Logger
@@ -36,7 +36,7 @@ UNREAD_S = 60.0  # a client that for so long has not taken what lay in the trans
 PIECE = 64 * 1024  # what is handed to the transport at once: UNREAD_S is counted for so much
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Pop3Protocol(Protocol):
     """One connection."""
 
@@ -47,6 +47,7 @@ class Pop3Protocol(Protocol):
         self._reactor = factory.surroundings.outside.reactor
         self._client = ""
         self._admitted = False
+        self._begun = False  # under implicit TLS: after its handshake
         self._looping = False
         self._fed = False  # input has come since the loop last asked for an event
         self._unread = False  # the transport asks us to send no more
@@ -71,19 +72,28 @@ class Pop3Protocol(Protocol):
         factory.connections.add(self)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, True)
         self._connected_at = self._quiet_since = self._reactor.seconds()
         self._timer = self._reactor.callLater(LOGIN_S, self._look)
         refusal = factory.surroundings.admission.enter(self._client)
         self._admitted = refusal is None
-        if refusal is None:
-            self._run()
-        elif factory.implicit_tls:
+        if refusal is not None:
+            self._core.close(replies.TURNED_AWAY, refusal)
+        if not factory.implicit_tls:
+            self._begin()
+        elif refusal is not None:
             # A handshake only to say no would let those over the limit cost more than those within it.
             self.transport.abortConnection()
-        else:
-            self._core.close(replies.TURNED_AWAY, refusal)
-            self._run()
+
+    def handshakeCompleted(self) -> None:
+        if not self._begun:
+            self._begin()
+
+    def _begin(self) -> None:
+        # What is written before the end of a handshake makes TLS pause its producer, who then would not read the rest
+        # of that handshake.
+        self._begun = True
+        self.transport.registerProducer(self, True)
+        self._run()
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
@@ -282,7 +292,10 @@ class Pop3Protocol(Protocol):
     def shut_down(self) -> None:
         """Finish the command under way, then say goodbye."""
         self._going_down = True
-        self._run()
+        if self._begun:
+            self._run()
+        else:
+            self.transport.abortConnection()
 
 
 class Pop3Factory(TwistedServerFactory):

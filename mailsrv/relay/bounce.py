@@ -1,14 +1,15 @@
 """What an attempt means for each recipient and for the sender: try again, warn, give up and report.
 
-RFC 5321 6.1 and RFC 3461 say who is told: the sender, by one message from the null reverse-path, unless it asked not to
-be (NOTIFY), and never about a message that had the null reverse-path itself.  What nobody may be told ends as "dropped",
-with the rule that forbids it in the ledger.  A sender of ours that does not exist is replaced by the postmaster.
+RFC 5321 6.1 and RFC 3461 say who is told: the sender, by one message from the null reverse-path, unless it asked not
+to be (NOTIFY), and never about a message that had the null reverse-path itself.  What nobody may be told ends as
+"dropped", with the rule that forbids it in the ledger.  A sender of ours that does not exist is replaced by the
+postmaster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mailsrv.mail import header
 from mailsrv.mail.address import POSTMASTER, Address
@@ -17,72 +18,148 @@ from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.mail.report import Kind, ReportedRecipient, build
 from mailsrv.outside.interfaces import Outside
 from mailsrv.relay import schedule
-from mailsrv.store import ledger, queue_id, schema
+from mailsrv.store import ledger, message, queue_id, schema
 from mailsrv.store.accounts import Target
+from mailsrv.store.database import Database
 from mailsrv.store.ledger import Event
-from mailsrv.store.message import Arrival, FinalRecipient, QueuedMessage, QueuedRecipient, Settlement
+from mailsrv.store.message import Acceptance, Arrival, FinalRecipient, QueuedMessage, QueuedRecipient, Settlement
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Spool
 
 RETURNED = 64 * 1024  # octets of the original that a report gives back at most
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedReport:
-    """A report to be accepted in the transaction that settles what it tells of."""
-
-    arrival: Arrival
-    names: tuple[str, ...]
-    content: bytes
+About = Sequence[tuple[QueuedRecipient, Outcome]]
+Content = tuple[bytes, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one attempt changes."""
+    """What one attempt changes; the reports are accepted in the transaction that settles what they tell of."""
 
     settlements: tuple[Settlement, ...]
-    reports: tuple[PreparedReport, ...]
+    reports: tuple[Acceptance, ...]
 
 
 class Reports:
     """Turns outcomes into settlements and reports."""
 
-    def __init__(self, settings: Settings, outside: Outside, spool: Spool) -> None:
+    def __init__(self, settings: Settings, outside: Outside, spool: Spool, database: Database) -> None:
         self._settings = settings
         self._outside = outside
         self._spool = spool
+        self._database = database
 
-    async def judge(
-        self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: tuple[bytes, bytes | None]
-    ) -> Verdict:
+    async def judge(self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: Content) -> Verdict:
         """``outcomes`` are in the order of ``queued.recipients``; ``content`` is prefix and data of the original."""
-        judging = _Judging(self, queued, self._outside.wall())
+        judging = _Judging(self._settings, self._outside, queued)
         for recipient, outcome in zip(queued.recipients, outcomes, strict=True):
             judging.take(recipient, outcome)
-        return await judging.verdict(content)
+        reports: dict[Kind, Acceptance] = {}
+        for kind, about in judging.to_tell.items():
+            reports[kind] = await self._compose(kind, queued, about, content, judging.now)
+        return Verdict(judging.verdict(reports), tuple(reports.values()))
+
+    async def stored(self, number: int, recipients: Sequence[int]) -> Sequence[Acceptance]:
+        """Tell a sender who asked for it (NOTIFY=SUCCESS) that these copies are in their mailboxes (RFC 3461 5.2.2)."""
+        queued = await self._database.read(message.of, number, recipients)
+        content = await self._spool.load(number)
+        if queued is None or content is None or queued.envelope.sender is None:
+            return ()
+        stored = Outcome(Result.DELIVERED, "2.1.5", "It is stored in the mailbox.")
+        about = [(recipient, stored) for recipient in queued.recipients]
+        return (await self._compose("delivered", queued, about, content, self._outside.wall()),)
+
+    async def _compose(
+        self, kind: Kind, queued: QueuedMessage, about: About, content: Content, now: float
+    ) -> Acceptance:
+        sender = queued.envelope.sender
+        assert sender is not None
+        hostname = self._settings.config.hostname
+        number = self._spool.next_id()
+        prefix, data = content
+        original = prefix + (data if data is not None else await self._spool.read_file(queued.id, 0))
+        head, body = header.split(original)
+        # RFC 3461 6.2: nobody needs back what has arrived.
+        whole = kind == "failed" and queued.envelope.ret != "HDRS" and len(prefix) + queued.size <= RETURNED
+        report = build(
+            kind,
+            hostname=hostname,
+            to=sender,
+            recipients=[self._reported(recipient, outcome, now) for recipient, outcome in about],
+            original_header=head,
+            original_body=body if whole else None,
+            arrived_at=queued.accepted,
+            now=now,
+            message_id=f"{queue_id.text(number)}@{hostname}",
+            boundary_token=self._outside.random(12).hex(),
+            envid=queued.envelope.envid,
+        )
+        arrival = Arrival(
+            id=number,
+            envelope=Envelope(None, report.body, report.smtputf8),
+            recipients=tuple(
+                FinalRecipient(target.address, sender, target.mailbox, ("NEVER",)) for target in self._back_to(sender)
+            ),
+            prefix=b"",
+            message_id=f"{queue_id.text(number)}@{hostname}",
+            account="",
+            client="",
+            helo="",
+            protocol="report",
+            size=len(report.content),
+            lines=report.content.count(b"\n"),
+            reason=f"a report to the sender about {queue_id.text(queued.id)}",
+            about=queue_id.text(queued.id),
+        )
+        return Acceptance(now, arrival, self._spool.names(arrival), report.content)
+
+    def _back_to(self, sender: Address) -> tuple[Target, ...]:
+        directory = self._settings.directory
+        if not directory.is_own(sender.domain):
+            return (Target(sender, ""),)
+        return directory.resolve(sender) or directory.resolve(POSTMASTER) or (Target(sender, ""),)
+
+    def _reported(self, recipient: QueuedRecipient, outcome: Outcome, now: float) -> ReportedRecipient:
+        return ReportedRecipient(
+            address=recipient.address,
+            status=outcome.status,
+            reason=outcome.reason,
+            answer=outcome.answer,
+            remote=outcome.remote,
+            original=original_recipient(recipient),
+            attempted_at=now,
+            retry_until=recipient.since + self._settings.config.queue.expire,
+        )
+
+
+def original_recipient(recipient: QueuedRecipient) -> str:
+    """ORCPT (RFC 3461 4.2): as the client gave it, else the alias that led here, else ""."""
+    if recipient.orcpt or recipient.original == recipient.address:
+        return recipient.orcpt
+    return f"{'rfc822' if recipient.original.is_ascii else 'utf-8'};{recipient.original}"
 
 
 class _Judging:
     """One attempt of one message."""
 
-    def __init__(self, reports: Reports, queued: QueuedMessage, now: float) -> None:
-        self._reports = reports
-        self._settings = reports._settings
-        self._outside = reports._outside
-        self._spool = reports._spool
+    def __init__(self, settings: Settings, outside: Outside, queued: QueuedMessage) -> None:
+        self.now = outside.wall()
+        self.to_tell: dict[Kind, list[tuple[QueuedRecipient, Outcome]]] = {}
+        self._settings = settings
+        self._outside = outside
         self._queued = queued
-        self._now = now
         self._settlements: list[Settlement] = []
-        self._failed: list[tuple[QueuedRecipient, Outcome]] = []
-        self._delayed: list[tuple[QueuedRecipient, Outcome]] = []
 
     def take(self, recipient: QueuedRecipient, outcome: Outcome) -> None:
         queue = self._settings.config.queue
         if outcome.result is Result.DELIVERED:
             self._settle(recipient, outcome, schema.DELIVERED, ledger.DELIVERED)
+            if "SUCCESS" in recipient.notify and not outcome.tells_sender and self._queued.envelope.sender is not None:
+                self._tell("relayed", recipient, outcome)
         elif outcome.result is Result.FAILED:
             self._fail(recipient, outcome)
-        elif schedule.expired(recipient.since, self._now, queue.expire):
+        elif schedule.expired(recipient.since, self.now, queue.expire):
             self._fail(recipient, _given_up(outcome, queue.expire))
         else:
             self._defer(recipient, outcome)
@@ -93,7 +170,10 @@ class _Judging:
         elif recipient.notify and "FAILURE" not in recipient.notify:
             self._drop(recipient, outcome, "RFC 3461 4.1: the sender asked not to be told (NOTIFY)")
         else:
-            self._failed.append((recipient, outcome))
+            self._tell("failed", recipient, outcome)
+
+    def _tell(self, kind: Kind, recipient: QueuedRecipient, outcome: Outcome) -> None:
+        self.to_tell.setdefault(kind, []).append((recipient, outcome))
 
     def _drop(self, recipient: QueuedRecipient, outcome: Outcome, rule: str) -> None:
         self._settle(recipient, outcome, schema.DROPPED, ledger.DROPPED, rule=rule)
@@ -102,12 +182,12 @@ class _Judging:
         queue = self._settings.config.queue
         attempts = recipient.attempts + 1
         jitter = int.from_bytes(self._outside.random(2)) / 65536
-        at = schedule.next_attempt(queue.retry, attempts, self._now, jitter)
-        at = min(at, max(recipient.since + queue.expire, self._now + 1.0))
+        at = schedule.next_attempt(queue.retry, attempts, self.now, jitter)
+        at = min(at, max(recipient.since + queue.expire, self.now + 1.0))
         warned = recipient.warned
-        if schedule.warn_due(recipient.since, self._now, queue.warn, warned) and self._may_warn(recipient):
+        if schedule.warn_due(recipient.since, self.now, queue.warn, warned) and self._may_warn(recipient):
             warned = True
-            self._delayed.append((recipient, outcome))
+            self._tell("delayed", recipient, outcome)
         self._settle(recipient, outcome, schema.QUEUED, ledger.DEFERRED, str(at), next_attempt=at, warned=warned)
 
     def _may_warn(self, recipient: QueuedRecipient) -> bool:
@@ -143,88 +223,16 @@ class _Judging:
             detail=detail,
         )
 
-    # -- reports
-
-    async def verdict(self, content: tuple[bytes, bytes | None]) -> Verdict:
-        reports = []
-        if self._failed:
-            report = await self._report("failed", self._failed, content)
-            for recipient, outcome in self._failed:
-                self._settle(recipient, outcome, schema.BOUNCED, ledger.BOUNCED, queue_id.text(report.arrival.id))
-            reports.append(report)
-        if self._delayed:
-            report = await self._report("delayed", self._delayed, content)
-            number = queue_id.text(report.arrival.id)
-            for recipient, outcome in self._delayed:
-                event = self._event(recipient, outcome, ledger.WARNED, number)
-                delay = next(s for s in self._settlements if s.n == recipient.n)
-                warned = Settlement(recipient.n, schema.QUEUED, event, delay.attempts, delay.next_attempt, True)
-                self._settlements.append(warned)
-            reports.append(report)
-        return Verdict(tuple(self._settlements), tuple(reports))
-
-    async def _report(
-        self, kind: Kind, about: Sequence[tuple[QueuedRecipient, Outcome]], content: tuple[bytes, bytes | None]
-    ) -> PreparedReport:
-        queued = self._queued
-        sender = queued.envelope.sender
-        assert sender is not None
-        hostname = self._settings.config.hostname
-        number = self._spool.next_id()
-        prefix, data = content
-        original = prefix + (data if data is not None else await self._spool.read_file(queued.id, 0))
-        head, body = header.split(original)
-        whole = queued.envelope.ret != "HDRS" and len(prefix) + queued.size <= RETURNED
-        report = build(
-            kind,
-            hostname=hostname,
-            to=sender,
-            recipients=[self._reported(recipient, outcome) for recipient, outcome in about],
-            original_header=head,
-            original_body=body if whole else None,
-            arrived_at=queued.accepted,
-            now=self._now,
-            message_id=f"{queue_id.text(number)}@{hostname}",
-            boundary_token=self._outside.random(12).hex(),
-            envid=queued.envelope.envid,
-        )
-        recipients = tuple(
-            FinalRecipient(target.address, sender, target.mailbox, ("NEVER",)) for target in self._back_to(sender)
-        )
-        arrival = Arrival(
-            id=number,
-            envelope=Envelope(None, report.body, report.smtputf8),
-            recipients=recipients,
-            prefix=b"",
-            message_id=f"{queue_id.text(number)}@{hostname}",
-            account="",
-            client="",
-            helo="",
-            protocol="report",
-            size=len(report.content),
-            lines=report.content.count(b"\n"),
-            reason=f"a report to the sender about {queue_id.text(queued.id)}",
-            about=queue_id.text(queued.id),
-        )
-        return PreparedReport(arrival, self._spool.names(arrival), report.content)
-
-    def _back_to(self, sender: Address) -> tuple[Target, ...]:
-        directory = self._settings.directory
-        if not directory.is_own(sender.domain):
-            return (Target(sender, ""),)
-        return directory.resolve(sender) or directory.resolve(POSTMASTER) or (Target(sender, ""),)
-
-    def _reported(self, recipient: QueuedRecipient, outcome: Outcome) -> ReportedRecipient:
-        return ReportedRecipient(
-            address=recipient.address,
-            status=outcome.status,
-            reason=outcome.reason,
-            answer=outcome.answer,
-            remote=outcome.remote,
-            original=recipient.orcpt,
-            attempted_at=self._now,
-            retry_until=recipient.since + self._settings.config.queue.expire,
-        )
+    def verdict(self, reports: Mapping[Kind, Acceptance]) -> tuple[Settlement, ...]:
+        """All settlements, those that name a report included."""
+        for recipient, outcome in self.to_tell.get("failed", ()):
+            number = queue_id.text(reports["failed"].arrival.id)
+            self._settle(recipient, outcome, schema.BOUNCED, ledger.BOUNCED, number)
+        for recipient, outcome in self.to_tell.get("delayed", ()):
+            event = self._event(recipient, outcome, ledger.WARNED, queue_id.text(reports["delayed"].arrival.id))
+            delay = next(settlement for settlement in self._settlements if settlement.n == recipient.n)
+            self._settlements.append(replace(delay, event=event))
+        return tuple(self._settlements)
 
 
 def _given_up(outcome: Outcome, expire: float) -> Outcome:

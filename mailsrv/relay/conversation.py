@@ -15,7 +15,7 @@ there is a ``Trouble``, whose outcome stands if no other server does better.  Wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mailsrv.config import Route
@@ -232,6 +232,7 @@ class Conversation:
         match event:
             case TransactionEnded(".", RemoteReply(positive=True) as reply):
                 delivered = self._outcome(Result.DELIVERED, reply.status, f"{self._hop} took the message.", reply)
+                delivered = replace(delivered, tells_sender="DSN" in self._core.extensions)
                 settled.update(dict.fromkeys(accepted, delivered))
             case TransactionEnded("MAIL", RemoteReply(permanent=False) as reply):
                 return Trouble(self._refusal(reply, "the sender"))

@@ -17,6 +17,7 @@ from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from mailsrv.config import Config, Route
 from mailsrv.mail.outcome import Outcome, Result
@@ -24,7 +25,7 @@ from mailsrv.outside.interfaces import IResolver, Outside
 from mailsrv.relay import mx
 from mailsrv.relay.connection import SmtpClient, Timeouts
 from mailsrv.relay.conversation import Conversation, Settled, Trouble
-from mailsrv.relay.job import ContentSource, Job
+from mailsrv.relay.job import ContentSource, IDeliveryAgent, Job
 from mailsrv.relay.mx import Hop, Plan
 from mailsrv.relay.route import hops, listening_addresses, route_for
 from mailsrv.relay.tls import ClientTls, Demand, TlsPolicy, client_context, tls_policy
@@ -46,6 +47,7 @@ class Settings(Protocol):
     def config(self) -> Config: ...
 
 
+@implementer(IDeliveryAgent)
 class Relay:
     """Hands messages to other servers.  Any number of deliveries may be under way at once."""
 

@@ -1,4 +1,4 @@
-"""What the queue hands to the relay: a message, some of its recipients, a destination."""
+"""What the queue hands to a delivery agent: a message, some of its recipients, a destination."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from zope.interface import Interface
+
 from mailsrv.mail.envelope import Envelope, Recipient
+from mailsrv.mail.outcome import Outcome
 
 
 class ContentSource(Protocol):
@@ -31,3 +34,13 @@ class Job:
     content: ContentSource
     size: int
     eight_bit: bool
+
+
+class IDeliveryAgent(Interface):
+    """Whoever hands messages on: the relay is one."""
+
+    async def deliver(job: Job) -> list[Outcome]:
+        """One attempt for every recipient of ``job``; one outcome each, in their order.  Never raises."""
+
+    async def close() -> None:
+        """End the attempts under way; those that come to nothing by that are DEFERRED.  May be called twice."""

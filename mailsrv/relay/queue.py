@@ -1,25 +1,26 @@
 """The queue runner: brings every message that waits for another server to an attempt when its time has come.
 
 The database is the queue; here is only a window on it.  For each destination at most WINDOW messages are known at a
-time, at most PER_DESTINATION attempts are under way, and at most IN_ALL over all destinations, so neither one slow domain
-nor one sender's hundred thousand messages keep others waiting, and memory stays bounded.
+time, at most PER_DESTINATION attempts are under way, and at most IN_ALL over all destinations, which take turns; so
+neither one slow domain nor one sender's hundred thousand messages keep others waiting, and memory stays bounded.
 
 An attempt that is over is settled in one transaction: the new states, the events, and the reports to the sender with
 their own acceptance.  If the database cannot take it just now the settlement is kept and tried again, and the
 message stays claimed meanwhile, so that what has been sent is not sent twice.
 
 Times in the database are wall clock, because they outlive the process.  When the wall clock jumps, which shows against
-the monotonic one, everything that waits is moved along.
+the monotonic one, everything that waits is moved along, and so it is when the clock went back between two runs.
 """
 
 from __future__ import annotations
 
+import errno
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -28,19 +29,22 @@ from mailsrv.config import Queue
 from mailsrv.mail.envelope import Recipient
 from mailsrv.mail.outcome import Outcome
 from mailsrv.outside.interfaces import Outside
-from mailsrv.relay.bounce import Reports, Verdict
-from mailsrv.relay.delivery import Job, Relay, Settings
+from mailsrv.relay.bounce import Reports, Verdict, original_recipient
+from mailsrv.relay.delivery import Settings
+from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.store import message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
-from mailsrv.store.message import Acceptance, Arrival, QueuedMessage, Settlement
+from mailsrv.store.message import Arrival, QueuedMessage, Settlement
 from mailsrv.store.spool import Spool
 
 log = Logger()
 
 WINDOW = 50
+WINDOWS = 2000  # messages that are known at a time over all destinations, about
 PER_DESTINATION = 10
 IN_ALL = 100
 LOCAL_WINDOW = 1000  # copies for own mailboxes that are taken up at a time
+LOCAL_AGAIN_S = 0.25  # while there are more
 LOOK_EVERY_S = 60.0  # even when nothing is due: clocks jump
 SHORTEST_S = 0.01
 DRAINED_S = 1.0  # between the last attempt of a destination and the next look at all of them
@@ -52,7 +56,8 @@ GRACE_S = 4.0  # for attempts under way when the server stops
 class LocalMail(Protocol):
     """Delivery into own mailboxes, as far as the queue wakes it up."""
 
-    def waiting(self, messages: Sequence[QueuedMessage]) -> None: ...
+    def waiting(self, messages: Sequence[QueuedMessage], last: bool) -> None:
+        """These are due; ``last``: and no others.  Called at every look, with nothing too."""
 
 
 @dataclass(slots=True)
@@ -69,11 +74,12 @@ class _Destination:
 class _Content:
     """The content of a queued message for as long as an attempt lasts."""
 
-    def __init__(self, spool: Spool, number: int, prefix: bytes, data: bytes | None) -> None:
+    def __init__(self, spool: Spool, number: int, prefix: bytes, data: bytes | None, size: int) -> None:
         self._spool = spool
         self._number = number
         self._prefix = prefix
         self._data = data
+        self._size = size
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self._prefix
@@ -84,6 +90,9 @@ class _Content:
         while block := await self._spool.read_file(self._number, offset):
             offset += len(block)
             yield block
+        if offset != self._size:
+            # Without this a damaged file would go out as if it were the message, and then be dropped.
+            raise OSError(errno.EIO, f"{offset} octets instead of {self._size}", self._spool.path(self._number))
 
 
 class QueueRunner:
@@ -95,7 +104,7 @@ class QueueRunner:
         outside: Outside,
         database: Database,
         spool: Spool,
-        relay: Relay,
+        relay: IDeliveryAgent,
         reports: Reports,
         local: LocalMail,
     ) -> None:
@@ -109,14 +118,18 @@ class QueueRunner:
         self._local = local
         self._destinations: dict[str, _Destination] = {}
         self._active = 0
+        self._known = 0  # messages that wait in the windows
         self._working = False
         self._work_needed = False
         self._look_needed = False
         self._timer: IDelayedCall | None = None
         self._stopped = False
         self._idle: list[Deferred[None]] = []
+        self._pauses: set[Deferred[None]] = set()
         self._clock_offset = outside.wall() - outside.reactor.seconds()
+        self._jumped = 0.0  # by how much the wall clock has jumped since the start, in all
         self._schedule = settings.config.queue
+        self._resumed = False
 
     # -- waking up
 
@@ -146,13 +159,8 @@ class QueueRunner:
         self._timer = None
         self.wake()
 
-    async def reconfigured(self) -> None:
+    def reconfigured(self) -> None:
         """New queue settings hold for what waits already."""
-        old, new = self._schedule, self._settings.config.queue
-        self._schedule = new
-        if old != new:
-            shifts, last = _shifts(old, new)
-            await self._database.write(message.reschedule, shifts, new.expire, last)
         self.wake()
 
     async def stop(self) -> None:
@@ -161,6 +169,8 @@ class QueueRunner:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for pause in list(self._pauses):
+            pause.cancel()
         cut = self._reactor.callLater(GRACE_S, lambda: Deferred.fromCoroutine(self._relay.close()))
         while self._active or self._working:
             idle: Deferred[None] = Deferred()
@@ -185,7 +195,8 @@ class QueueRunner:
                 self._look_needed = False
                 await self._look()
             for destination in list(self._destinations.values()):
-                await self._fill(destination)
+                if destination.more and len(destination.waiting) < WINDOW // 2 and self._known < WINDOWS:
+                    await self._fill(destination)
             self._dispatch()
 
     def _in_vain(self, failure: object) -> None:
@@ -198,24 +209,45 @@ class QueueRunner:
 
     async def _look(self) -> None:
         await self._mind_the_clock()
+        await self._mind_the_schedule()
         now = self._outside.wall()
         next_due = now + LOOK_EVERY_S
+        local: list[QueuedMessage] = []
         for name, earliest in await self._database.read(message.destinations):
             if earliest > now:
                 next_due = min(next_due, earliest)
             elif name:
                 self._destination(name).more = True
             else:
-                self._local.waiting(await self._database.read(message.local_waiting, now, LOCAL_WINDOW))
-        self.wake_at(next_due)
+                local = await self._database.read(message.local_waiting, now, LOCAL_WINDOW)
+        last = sum([len(queued.recipients) for queued in local]) < LOCAL_WINDOW
+        self._local.waiting(local, last)
+        self.wake_at(next_due if last else now + LOCAL_AGAIN_S)
 
     async def _mind_the_clock(self) -> None:
         offset = self._outside.wall() - self._reactor.seconds()
         jump = offset - self._clock_offset
         if abs(jump) > JUMP_S:
-            self._clock_offset = offset
             log.warn("The clock has jumped by {jump:.0f} s; the queue goes on as if it had not.", jump=jump)
-            await self._database.write(message.postpone, jump)
+            # At once, for an attempt that ends meanwhile asks the same.
+            self._clock_offset += jump
+            self._jumped += jump
+            try:
+                await self._database.write(message.postpone, jump)
+            except StorageTrouble:
+                self._clock_offset -= jump
+                self._jumped -= jump
+                raise
+
+    async def _mind_the_schedule(self) -> None:
+        old, new = self._schedule, self._settings.config.queue
+        if not self._resumed:
+            await self._database.write(message.resume, self._outside.wall(), JUMP_S, new.retry, new.expire)
+            self._resumed = True
+        elif old != new:
+            shifts, last = _shifts(old, new)
+            await self._database.write(message.reschedule, shifts, new.expire, last)
+        self._schedule = new
 
     def _destination(self, name: str) -> _Destination:
         known = self._destinations.get(name)
@@ -224,8 +256,6 @@ class QueueRunner:
         return known
 
     async def _fill(self, destination: _Destination) -> None:
-        if not destination.more or len(destination.waiting) >= WINDOW // 2:
-            return
         destination.more = False
         limit = WINDOW + len(destination.claimed)
         found = await self._database.read(message.remote_waiting, self._outside.wall(), destination.name, limit)
@@ -235,6 +265,7 @@ class QueueRunner:
             fresh = tuple(r for r in queued.recipients if (queued.id, r.n) not in destination.claimed)
             if fresh:
                 destination.waiting.append(replace(queued, recipients=fresh))
+                self._known += 1
                 destination.claimed.update((queued.id, recipient.n) for recipient in fresh)
 
     def _dispatch(self) -> None:
@@ -243,26 +274,29 @@ class QueueRunner:
         while progress and not self._stopped:
             progress = False
             for destination in list(self._destinations.values()):
+                if self._active >= IN_ALL:
+                    return
                 if destination.waiting:
-                    if destination.active < PER_DESTINATION and self._active < IN_ALL:
+                    if destination.active < PER_DESTINATION:
+                        # To the end of the row: whoever was served last is served last again.
+                        self._destinations[destination.name] = self._destinations.pop(destination.name)
                         self._begin(destination, destination.waiting.pop(0))
                         progress = True
-                elif not destination.active and not destination.more:
+                elif not destination.active and not destination.more and not destination.claimed:
                     del self._destinations[destination.name]
 
     def _begin(self, destination: _Destination, queued: QueuedMessage) -> None:
+        self._known -= 1
         destination.active += 1
         self._active += 1
         attempt = Deferred.fromCoroutine(self._attempt(destination, queued))
-        attempt.addErrback(self._stumbled).addBoth(self._attempted, destination, queued)
+        attempt.addCallback(self._attempted, destination, queued)
 
-    def _stumbled(self, failure: object) -> None:
-        log.critical("An attempt failed in a way that was not foreseen: {failure}", failure=failure)
-
-    def _attempted(self, result: object, destination: _Destination, queued: QueuedMessage) -> None:
+    def _attempted(self, over: bool, destination: _Destination, queued: QueuedMessage) -> None:
         destination.active -= 1
         self._active -= 1
-        destination.claimed.difference_update((queued.id, recipient.n) for recipient in queued.recipients)
+        if over:
+            destination.claimed.difference_update((queued.id, recipient.n) for recipient in queued.recipients)
         if not destination.active and not destination.waiting and not destination.more:
             # What was not due when this window was filled may be due by now.
             self.wake_at(self._outside.wall() + DRAINED_S)
@@ -277,39 +311,76 @@ class QueueRunner:
 
     # -- one attempt
 
-    async def _attempt(self, destination: _Destination, queued: QueuedMessage) -> None:
+    async def _attempt(self, destination: _Destination, queued: QueuedMessage) -> bool:
+        """One attempt, recorded; False when nobody knows what became of it, and it must not be repeated."""
+        try:
+            loaded = await self._load(destination, queued)
+        except Exception as error:
+            if isinstance(error, StorageTrouble):
+                log.error("A message cannot be read yet: {trouble}", trouble=error)
+            else:
+                log.failure("{queue_id} cannot be read", queue_id=queue_id.text(queued.id))
+            await self._pause(SETTLE_AGAIN_S)
+            return True
+        if loaded is None:
+            return True
+        queued, job, content = loaded
+        jumped = self._jumped
+        try:
+            outcomes = await self._relay.deliver(job)
+            await self._settle(queued, outcomes, content, jumped)
+        except Exception:
+            log.failure(
+                "What became of {queue_id} for {destination} cannot be recorded; the next attempt waits for a restart",
+                queue_id=job.queue_id,
+                destination=destination.name,
+            )
+            return False
+        return True
+
+    async def _load(
+        self, destination: _Destination, queued: QueuedMessage
+    ) -> tuple[QueuedMessage, Job, tuple[bytes, bytes | None]] | None:
+        """What is to be sent, as the database has it now; None when the operator was faster."""
         found = await self._spool.load(queued.id)
         still = await self._database.read(message.still_queued, queued.id)
-        recipients = tuple(recipient for recipient in queued.recipients if recipient.n in still)
-        if found is None or not recipients:
-            return  # the operator was faster
-        queued = replace(queued, recipients=recipients)
+        recipients = tuple(replace(r, since=still[r.n]) for r in queued.recipients if r.n in still)
+        if found is None or not recipients or self._stopped:
+            return None
         prefix, data = found
         job = Job(
             queue_id=queue_id.text(queued.id),
             envelope=queued.envelope,
-            recipients=tuple(Recipient(r.address, r.orcpt, r.notify) for r in recipients),
+            recipients=tuple(Recipient(r.address, original_recipient(r), r.notify) for r in recipients),
             destination=destination.name,
-            content=_Content(self._spool, queued.id, prefix, data),
+            content=_Content(self._spool, queued.id, prefix, data, queued.size),
             size=len(prefix) + queued.size,
             eight_bit=queued.envelope.body == "8BITMIME",
         )
-        outcomes = await self._relay.deliver(job)
-        await self._settle(queued, outcomes, (prefix, data))
+        return replace(queued, recipients=recipients), job, found
 
     async def _settle(
-        self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: tuple[bytes, bytes | None]
+        self,
+        queued: QueuedMessage,
+        outcomes: Sequence[Outcome],
+        content: tuple[bytes, bytes | None],
+        jumped: float,
     ) -> None:
+        if not await self._surely(self._mind_the_clock):
+            return
+        jump = self._jumped - jumped
+        if jump:  # the recipients were read before it
+            moved = tuple(replace(recipient, since=recipient.since + jump) for recipient in queued.recipients)
+            queued = replace(queued, recipients=moved)
         verdict = await self._reports.judge(queued, outcomes, content)
-        while True:
-            try:
-                gone = await self._database.write(_settle, self._outside.wall(), queued.id, verdict)
-                break
-            except StorageTrouble as trouble:
-                log.error("An attempt cannot be recorded yet: {trouble}", trouble=trouble)
-                if self._stopped:
-                    return
-                await deferLater(self._reactor, SETTLE_AGAIN_S)
+        gone = False
+
+        async def record() -> None:
+            nonlocal gone
+            gone = await self._database.write(_settle, self._outside.wall(), queued.id, verdict)
+
+        if not await self._surely(record):
+            return
         if gone:
             self._spool.dropped([queued.id])
         for report in verdict.reports:
@@ -318,10 +389,35 @@ class QueueRunner:
         if later:
             self.wake_at(min(later))
 
+    async def _surely(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do ``work``, as often as the database needs to take it; False when the server stops before that."""
+        while True:
+            try:
+                await work()
+                return True
+            except StorageTrouble as trouble:
+                log.error("An attempt cannot be recorded yet: {trouble}", trouble=trouble)
+            if self._stopped:
+                return False
+            await self._pause(SETTLE_AGAIN_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, at most until the server stops."""
+        if self._stopped:
+            return
+        pause: Deferred[None] = deferLater(self._reactor, seconds)
+        self._pauses.add(pause)
+        try:
+            await pause
+        except CancelledError:
+            pass
+        finally:
+            self._pauses.discard(pause)
+
 
 def _settle(connection: sqlite3.Connection, now: float, number: int, verdict: Verdict) -> bool:
-    for report in verdict.reports:
-        message.insert(connection, [Acceptance(now, report.arrival, report.names, report.content)])
+    if verdict.reports:
+        message.insert(connection, verdict.reports)
     settlements: Sequence[Settlement] = verdict.settlements
     return message.settle(connection, now, number, settlements)
 

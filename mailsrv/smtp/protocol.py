@@ -9,6 +9,7 @@ soon as more is buffered than one command line can need.  So a client costs a bo
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -33,7 +34,8 @@ HANDSHAKE_S = 60.0  # for a TLS handshake as a whole
 IDLE_S = 300.0  # RFC 5321 4.5.3.2.7: five minutes for the next command, or the next piece of content
 UNREAD_S = 60.0  # a client that reads nothing of what it was sent for so long is gone
 CLOSING_S = 5.0  # for the last reply to get out
-EXTENSIONS = frozenset({"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING"})
+HOLD_LIMIT_S = 30 * 86400  # RFC 4865: the longest that a user may have a message held
+EXTENSIONS = frozenset({"PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "LIMITS"})
 MECHANISMS = ("PLAIN", "LOGIN")
 
 BROKEN = replies.reply(421, "4.3.0", "Local trouble; try again later")
@@ -168,7 +170,7 @@ class SmtpProtocol(Protocol):
         kind = type(event)
         if kind is events.Content:
             room = self._session.content(event.chunk)  # type: ignore[union-attr]
-            if room is not None and not room.called:
+            if room is not None:
                 self._awaiting = True
                 room.addBoth(self._go_on)
         elif kind in events.ASKS:
@@ -311,6 +313,7 @@ class SmtpFactory(TwistedServerFactory):
         self.connections: set[SmtpProtocol] = set()
         self._services: dict[bool, Service] = {}
         self._services_of: object = None
+        self._services_day = 0
         self._all_gone: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: object) -> SmtpProtocol:
@@ -319,24 +322,29 @@ class SmtpFactory(TwistedServerFactory):
     def service(self, client: str) -> Service:
         """What this client is offered; made once for each configuration."""
         config = self.house.settings.config
-        if self._services_of is not config:
+        today = int(self.house.outside.wall() // 86400)
+        if self._services_of is not config or self._services_day != today:
             self._services_of = config
-            self._services = {clear: self._service(clear) for clear in (False, True)}
+            self._services_day = today
+            self._services = {clear: self._service(clear, today) for clear in (False, True)}
         return self._services[config.auth.cleartext == "loopback" and is_loopback(client)]
 
-    def _service(self, auth_in_clear: bool) -> Service:
+    def _service(self, auth_in_clear: bool, today: int) -> Service:
         config = self.house.settings.config
         submission = self.kind == "submission"
+        latest_hold = datetime.fromtimestamp(today * 86400 + HOLD_LIMIT_S, UTC)
         return Service(
             hostname=config.hostname,
             kind=self.kind,
-            extensions=EXTENSIONS,
+            extensions=EXTENSIONS | {"FUTURERELEASE"} if submission else EXTENSIONS,
             size_limit=config.limits.message_size,
             recipients_limit=config.limits.recipients,
             starttls=not self.implicit_tls,
             mechanisms=MECHANISMS if submission else (),
             auth_in_clear=auth_in_clear,
             auth_required=submission,
+            hold_limit_s=HOLD_LIMIT_S if submission else 0,
+            hold_until=latest_hold.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
 
     async def shut_down(self) -> None:

@@ -1,7 +1,8 @@
 """The session: who may send what to whom, one decision for each event of the server's core.
 
 Most decisions are plain functions, because nothing has to be awaited; those that ask the disk, the DNS or a slow hash
-are coroutines.  A refusal is a ``Reply`` for the peer and an ``Event`` for the ledger; the two do not say the same.  Local trouble is 4xx; only facts about the mail or the policy are 5xx.
+are coroutines.  A refusal is a ``Reply`` for the peer and an ``Event`` for the ledger; the two do not say the same.
+Local trouble is 4xx; only facts about the mail or the policy are 5xx.
 
 No relaying: a recipient elsewhere is accepted only from who has logged in, or from a trusted network.  Recipients of
 own domains must exist.  Who has logged in sends as itself: the reverse-path is its account, one of its aliases or a
@@ -67,13 +68,14 @@ Decision = Reply | None | Coroutine[Deferred[Any], Any, Reply | None]
 class _Transaction:
     """From MAIL to the end of the content."""
 
-    __slots__ = ("draft", "envelope", "found", "recipients")
+    __slots__ = ("draft", "envelope", "found", "recipients", "release_at")
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
         self.recipients: list[Address] = []  # as the client named them
         self.found: dict[str, FinalRecipient] = {}  # each final target once
         self.draft: Draft | None = None
+        self.release_at = 0.0  # RFC 4865: the client wants it held until then
 
 
 class Session:
@@ -204,6 +206,10 @@ class Session:
                 reason="less room on the disk than twice the size of a message",
             )
         self._transaction = _Transaction(event.envelope)
+        if event.hold_for_s is not None:
+            self._transaction.release_at = self._house.outside.wall() + event.hold_for_s
+        elif event.hold_until is not None:
+            self._transaction.release_at = event.hold_until
         return None
 
     def _owns(self, account: Account, sender: Address) -> bool:
@@ -326,6 +332,7 @@ class Session:
             protocol=protocol,
             size=event.size,
             lines=event.lines,
+            release_at=transaction.release_at,
         )
 
     def _received(self, transaction: _Transaction, number: str, protocol: str) -> bytes:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -32,7 +32,7 @@ from mailsrv.outside.interfaces import Outside
 from mailsrv.store import accounts, ledger, maildir, message
 from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.ledger import Event
-from mailsrv.store.message import Arrival, QueuedMessage, Settlement
+from mailsrv.store.message import Acceptance, Arrival, QueuedMessage, Settlement
 from mailsrv.store.spool import BLOCK, Spool, local_head
 
 BATCH = 128  # copies that share one sync
@@ -40,6 +40,8 @@ PACE_S = 0.02  # between two batches: under load they grow, and nobody waits for
 BACKLOG = 16 * 1024 * 1024  # octets of content that waiting copies keep in memory; above it they are read again
 # What keeps a folder from being opened: trouble of that mailbox, and not of the disk.
 _OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+ReportSuccess = Callable[[int, Sequence[int]], Awaitable[Sequence[Acceptance]]]
 
 log = Logger()
 
@@ -60,6 +62,7 @@ class Copy:
     shown: bool = False  # we have put it there ourselves, only the mark is missing
     filed: bool = False
     error: Exception | None = None
+    tell_sender: bool = False  # RFC 3461: NOTIFY=SUCCESS
 
     @property
     def key(self) -> tuple[int, int]:
@@ -100,6 +103,7 @@ class LocalDelivery:
         self._stopping = False
         self._under_way: list[_Batch] = []
         self._idle: list[Deferred[None]] = []
+        self.report_success: ReportSuccess = _no_reports
         self.on_delivered: Callable[[Sequence[Copy]], None] = lambda copies: None
         self.on_deferred: Callable[[float], None] = lambda next_attempt: None
 
@@ -113,6 +117,7 @@ class LocalDelivery:
             head = local_head(arrival.envelope.sender, recipient.address, arrival.prefix)
             kept = content if self._backlog < BACKLOG else None
             copy = Copy(arrival.id, n, recipient.mailbox, name, head, kept, arrival.size, filed=content is None)
+            copy.tell_sender = "SUCCESS" in recipient.notify
             self._add(copy)
         self._start()
 
@@ -132,6 +137,7 @@ class LocalDelivery:
                             attempts=recipient.attempts,
                             recovered=True,
                             shown=key in self._shown,
+                            tell_sender="SUCCESS" in recipient.notify,
                         )
                     )
                     if not self._recovery_seen:
@@ -278,8 +284,9 @@ class LocalDelivery:
         return bool(batch.copies)
 
     def _leave(self, batch: _Batch) -> None:
-        self._under_way.remove(batch)
-        self._release(batch.waiting)
+        if batch in self._under_way:
+            self._under_way.remove(batch)
+            self._release(batch.waiting)
 
     def _synced(self, batch: _Batch) -> bool:
         """Put the visible copies aside whose names may not be durable; True when there are others, to be marked."""
@@ -292,7 +299,8 @@ class LocalDelivery:
     async def _mark(self, batch: _Batch) -> None:
         items = [(copy.message, copy.n, copy.mailbox, copy.name) for copy in batch.copies]
         try:
-            dropped = await self._database.write(message.delivered, self._outside.wall(), items)
+            reports = await self._success_reports(batch)
+            dropped = await self._database.write(message.delivered, self._outside.wall(), items, reports)
         except Exception as error:
             log.error("Delivered messages could not be marked yet: {error}", error=error)
             self._again(batch.copies)
@@ -302,7 +310,16 @@ class LocalDelivery:
         self._shown.difference_update([copy.key for copy in batch.copies if copy.shown])
         self._spool.dropped(dropped)
         self._leave(batch)
+        for report in reports:
+            self._spool.on_accepted(report.arrival, report.names, report.content)
         self.on_delivered(batch.copies)
+
+    async def _success_reports(self, batch: _Batch) -> Sequence[Acceptance]:
+        wanted: dict[int, list[int]] = {}
+        for copy in batch.copies:
+            if copy.tell_sender:
+                wanted.setdefault(copy.message, []).append(copy.n)
+        return [report for number, ns in wanted.items() for report in await self.report_success(number, ns)]
 
     def _again(self, copies: Sequence[Copy]) -> None:
         """Visible, but not marked: look again later, and do not deliver again what has been deleted since."""
@@ -447,3 +464,7 @@ class LocalDelivery:
             source.close()
         if left:
             raise OSError(errno.EIO, f"{copy.size - left} octets instead of {copy.size}", path)
+
+
+async def _no_reports(message: int, numbers: Sequence[int]) -> Sequence[Acceptance]:
+    return ()

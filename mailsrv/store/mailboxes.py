@@ -161,7 +161,7 @@ class MessageReader:
 
 def _begin(places: Places, entry: Entry, lines: int | None) -> tuple[Reading, bytes]:
     """Open, read the first piece, and close when that was all: one visit to the worker for most messages."""
-    reading = Reading(places.open(entry), lines)
+    reading = Reading(places.open(entry.name, entry.path), lines)
     try:
         chunk = reading.next_chunk()
     except BaseException:

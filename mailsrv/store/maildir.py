@@ -15,9 +15,11 @@ All functions that take a filesystem block: they run in a worker.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from mailsrv.outside.interfaces import IFilesystem, Input
@@ -33,6 +35,7 @@ _FIELD = re.compile(r",([A-Z])=([0-9]{1,18})(?=[,:]|\Z)")
 _OWN = re.compile(r"(([0-9]{1,18})\.Q[0-9A-HJKMNP-TV-Z]{11}N[0-9]{1,9}\.[A-Za-z0-9._-]+),S=[0-9]{1,18},W=([0-9]{1,18})")
 _UNIQUE_END = re.compile("[,:]")
 _HOSTNAME_LENGTH = 64
+_RUN = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +161,19 @@ class Places:
         self._path = path
         self._moved: dict[str, str] = {}
 
-    def open(self, entry: Entry) -> Input:
-        """FileNotFoundError when the message has gone, another OSError when it cannot be read or is no regular file."""
+    def open(self, unique: str, path: str) -> Input:
+        """Open the message ``unique``, seen last at ``path``.
+
+        FileNotFoundError when it has gone, another OSError when it cannot be read or is no regular file.
+        """
         try:
-            return self._filesystem.open(f"{self._path}/{self._moved.get(entry.name, entry.path)}")
+            return self._filesystem.open(f"{self._path}/{self._moved.get(unique, path)}")
         except FileNotFoundError:
             # All names at once: who moves one message often moves many, and listing a large folder takes a while.
             self._moved = locate(self._filesystem, self._path)
-            if entry.name not in self._moved:
+            if unique not in self._moved:
                 raise
-            return self._filesystem.open(f"{self._path}/{self._moved[entry.name]}")
+            return self._filesystem.open(f"{self._path}/{self._moved[unique]}")
 
 
 def remove(filesystem: IFilesystem, path: str, entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
@@ -206,14 +212,10 @@ def remove(filesystem: IFilesystem, path: str, entries: Iterable[Entry]) -> tupl
     return removed, problems
 
 
-class _Found(NamedTuple):
-    """A file that may be a message; the first three fields are the order of delivery, which flags do not change."""
-
-    seconds: int
-    part: str
-    base: str
-    path: str
-    told: int | None  # the size in the name of a file of ours
+# A file that may be a message: seconds, unique part, name without flags, relative path, size told in a name of ours.
+# The first three are the order of delivery.  A plain tuple, which the garbage collector soon forgets about.
+_Found = tuple[int, str, str, str, int]
+_UNTOLD = -1
 
 
 class _Scan:
@@ -229,18 +231,17 @@ class _Scan:
         self._problems: list[str] = []
 
     def run(self) -> Snapshot:
-        found = sorted(self._files())
-        if self._doubled:
-            # A file that another program moved or re-flagged while the folders were listed shows up twice.
-            found = [file for file in found if file.part not in self._doubled or self._is_there(file.path)]
         messages = []
         taken: set[str] = set()
-        for file in found:
-            size = self._size(file)
+        for _, part, _, path, told in _in_order(self._files()):
+            # A file that another program moved or re-flagged while the folders were listed shows up twice.
+            if part in self._doubled and not self._is_there(path):
+                continue
+            size = self._size(part, path, told)
             if size is not None:
-                identifier = _free_uidl(file.part, taken)
+                identifier = _free_uidl(part, taken)
                 taken.add(identifier)
-                messages.append(Entry(file.path, file.part, identifier, size))
+                messages.append(Entry(path, part, identifier, size))
         octets = sum([message.size for message in messages])
         return Snapshot(tuple(messages), octets, self._measured, tuple(self._problems))
 
@@ -253,11 +254,11 @@ class _Scan:
                 if own:
                     seconds, part, told = int(own[2]), own[1], int(own[3])
                 else:
-                    seconds, part, told = _seconds(base), base.partition(",")[0], None
+                    seconds, part, told = _seconds(base), base.partition(",")[0], _UNTOLD
                 if part in parts:
                     self._doubled.add(part)
                 parts.add(part)
-                yield _Found(seconds, part, base, f"{folder}/{name}", told)
+                yield seconds, part, base, f"{folder}/{name}", told
 
     def _is_there(self, path: str) -> bool:
         try:
@@ -266,34 +267,36 @@ class _Scan:
             return False
         return True
 
-    def _size(self, file: _Found) -> int | None:
+    def _size(self, part: str, path: str, told: int) -> int | None:
         """The octets to announce, or None for what is no message."""
-        known = None if file.part in self._doubled else self._known.get(file.part)
-        if known is None and file.told is not None:
-            return file.told
-        size = self._measure(file) if known is None else known
+        known = None if part in self._doubled else self._known.get(part)
+        if known is None and told != _UNTOLD:
+            return told
+        size = self._measure(part, path) if known is None else known
         if size is not None:
-            self._measured[file.part] = size
+            self._measured[part] = size
         return size
 
-    def _measure(self, file: _Found) -> int | None:
+    def _measure(self, part: str, path: str) -> int | None:
         try:
-            source = self._places.open(Entry(file.path, file.part, "", 0))
+            source = self._places.open(part, path)
+            try:
+                return measure(source)
+            finally:
+                source.close()
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._skipped(file, error)
+            self._problems.append(f"{self._path}/{ascii(path)[1:-1]} is skipped: {error.strerror or error}")
             return None
-        try:
-            return measure(source)
-        except OSError as error:
-            self._skipped(file, error)
-            return None
-        finally:
-            source.close()
 
-    def _skipped(self, file: _Found, error: OSError) -> None:
-        self._problems.append(f"{self._path}/{ascii(file.path)[1:-1]} is skipped: {error.strerror or error}")
+
+def _in_order(found: Iterator[_Found]) -> Iterator[_Found]:
+    """Sorted in runs: one sort of 100,000 names would keep the interpreter from every other thread for too long."""
+    runs = []
+    while run := sorted(islice(found, _RUN)):
+        runs.append(run)
+    return heapq.merge(*runs)
 
 
 def _names(filesystem: IFilesystem, path: str, folder: str) -> list[str]:
@@ -312,7 +315,7 @@ def _seconds(base: str) -> int:
 
 def _free_uidl(part: str, taken: set[str]) -> str:
     """Two files of one unique part (a copy made by hand) get different unique-ids, the same ones every time."""
-    identifier = uidl(part)
+    identifier = part if _UIDL.fullmatch(part) else _hash(part)
     copy = 2
     while identifier in taken:
         identifier = _hash(f"{part},{copy}")

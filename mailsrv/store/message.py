@@ -49,6 +49,7 @@ class Arrival:
     lines: int
     reason: str = "the message is stored"
     about: str = ""  # queue id of the message that a report of our own tells of
+    release_at: float = 0.0  # RFC 4865: not before this time, seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def optional_address(text: str) -> Address | None:
 class Acceptance(NamedTuple):
     """All that the transaction needs which makes a message accepted.
 
-    ``names`` are the file names of the copies, "" for recipients elsewhere; ``content`` is None when it is in ``spool/``.
+    ``names`` are the file names of the copies, "" for recipients elsewhere; ``content`` is None when it is a file.
     """
 
     now: float
@@ -153,8 +154,8 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
                 recipient.destination,
                 ",".join(recipient.notify),
                 recipient.orcpt,
-                now,
-                now,
+                max(now, arrival.release_at),
+                max(now, arrival.release_at),
             )
             for now, arrival, names, _ in acceptances
             for n, (recipient, name) in enumerate(zip(arrival.recipients, names, strict=True))
@@ -199,8 +200,18 @@ def settle(connection: sqlite3.Connection, now: float, message: int, settlements
     return drop_content(connection, message)
 
 
-def delivered(connection: sqlite3.Connection, now: float, items: Sequence[tuple[int, int, str, str]]) -> list[int]:
-    """Mark ``(message, n, mailbox, file name)`` as delivered locally; the messages whose content has gone."""
+def delivered(
+    connection: sqlite3.Connection,
+    now: float,
+    items: Sequence[tuple[int, int, str, str]],
+    reports: Sequence[Acceptance] = (),
+) -> list[int]:
+    """Mark ``(message, n, mailbox, file name)`` as delivered locally; the messages whose content has gone.
+
+    ``reports`` to senders who asked for them are accepted with it.
+    """
+    if reports:
+        insert(connection, reports)
     connection.executemany(
         "UPDATE recipient SET state = 'delivered', attempts = attempts + 1, status = '2.0.0', answer = ''"
         " WHERE message = ? AND n = ? AND state IN ('queued', 'held')",
@@ -266,6 +277,17 @@ def remote_waiting(connection: sqlite3.Connection, now: float, destination: str,
     )
 
 
+def of(connection: sqlite3.Connection, message: int, numbers: Sequence[int]) -> QueuedMessage | None:
+    """One message with these of its recipients, in whatever state they are."""
+    marks = ",".join("?" * len(numbers))
+    found = _messages(
+        connection,
+        f"SELECT message, n FROM recipient WHERE message = ? AND n IN ({marks})",  # noqa: S608
+        (message, *numbers),
+    )
+    return found[0] if found else None
+
+
 def destinations(connection: sqlite3.Connection) -> list[tuple[str, float]]:
     """Domains that mail waits for ("" is the own mailboxes), each with the time of its earliest attempt.
 
@@ -283,12 +305,9 @@ def destinations(connection: sqlite3.Connection) -> list[tuple[str, float]]:
     ).fetchall()
 
 
-def still_queued(connection: sqlite3.Connection, message: int) -> set[int]:
-    """The recipients of a message that are queued at this moment: the operator may have held or removed some."""
-    return {
-        row[0]
-        for row in connection.execute("SELECT n FROM recipient WHERE message = ? AND state = 'queued'", (message,))
-    }
+def still_queued(connection: sqlite3.Connection, message: int) -> dict[int, float]:
+    """The recipients that are queued at this moment, each with its ``since``: the operator may have held some."""
+    return dict(connection.execute("SELECT n, since FROM recipient WHERE message = ? AND state = 'queued'", (message,)))
 
 
 def last_id(connection: sqlite3.Connection) -> int:
@@ -363,6 +382,27 @@ def reschedule(
             "UPDATE recipient SET next_attempt = next_attempt + ?"  # noqa: S608
             f" WHERE state = 'queued' AND attempts {comparison} ?",
             (seconds, attempts),
+        )
+    connection.execute(
+        "UPDATE recipient SET next_attempt = since + ?1 WHERE state = 'queued' AND next_attempt > since + ?1", (expire,)
+    )
+
+
+def resume(connection: sqlite3.Connection, now: float, jump: float, retry: Sequence[float], expire: float) -> None:
+    """At the start: what waits does so by the present settings and the present clock.
+
+    When the last event is more than ``jump`` seconds in the future, the clock was set back since, and everything is
+    moved along.  No next attempt is further away than ``retry`` has it, nor later than the expiry.
+    """
+    last = connection.execute("SELECT at FROM event ORDER BY id DESC LIMIT 1").fetchone()
+    if last is not None and last[0] > now + jump:
+        postpone(connection, now - last[0])
+    for attempts, seconds in enumerate(retry, 1):
+        comparison = ">=" if attempts == len(retry) else "="
+        connection.execute(
+            "UPDATE recipient SET next_attempt = ?1"  # noqa: S608
+            f" WHERE state = 'queued' AND attempts {comparison} ?2 AND next_attempt > ?1",
+            (now + seconds, attempts),
         )
     connection.execute(
         "UPDATE recipient SET next_attempt = since + ?1 WHERE state = 'queued' AND next_attempt > since + ?1", (expire,)

@@ -1,8 +1,9 @@
 """Events without a message on their way to the ledger: refusals, failed logins, deletions.
 
 Strangers cause them, so they are cheap and bounded: they gather in memory and go to the database together, at most once
-in FLUSH_S; beyond KEPT in that time they are counted, and the count is told.  Events of messages never come here: they
-are written in the transaction of the change that they tell of.
+in FLUSH_S and never while the last of them are still being written.  What is more than KEPT at once, or more than BURST
+and then PER_S in the long run, is counted, and the count is told: a flood fills neither the memory nor the disk.
+Events of messages never come here: they are written in the transaction of the change that they tell of.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ log = Logger()
 
 FLUSH_S = 0.5
 KEPT = 500
+BURST = 10_000
+PER_S = 1.0  # the ledger is pruned faster than this (app.PRUNED_AT_ONCE)
 
 
 class Recorder:
@@ -31,35 +34,67 @@ class Recorder:
         self._outside = outside
         self._database = database
         self._events: list[Event] = []
+        self._left_out: Event | None = None  # the last that was only counted
         self._more = 0
+        self._allowance = float(BURST)
+        self._allowed_at = outside.reactor.seconds()
+        self._writing = False
+        self._closed = False
         self._timer: IDelayedCall | None = None
 
     def record(self, event: Event) -> None:
-        if len(self._events) >= KEPT:
+        """Keep an event, or count it.  Ignored after ``close``."""
+        if self._closed:
+            return
+        if len(self._events) >= KEPT or not self._allow():
             self._more += 1
+            self._left_out = event
             return
         self._events.append(event)
-        if self._timer is None:
-            self._timer = self._outside.reactor.callLater(FLUSH_S, self._flush)
+        self._wait()
+
+    def _allow(self) -> bool:
+        now = self._outside.reactor.seconds()
+        self._allowance = min(self._allowance + (now - self._allowed_at) * PER_S, float(BURST))
+        self._allowed_at = now
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True
 
     async def record_all(self, events: Sequence[Event]) -> None:
         """Write these now, and return when they are durable."""
         await self._database.write(ledger.write, self._outside.wall(), tuple(events))
 
+    def _wait(self) -> None:
+        if self._timer is None and not self._writing:
+            self._timer = self._outside.reactor.callLater(FLUSH_S, self._flush)
+
     def _flush(self) -> None:
         self._timer = None
         events, self._events = self._events, []
         if self._more:
-            told = replace(events[-1], reason=f"{events[-1].reason} (and {self._more} more such events, not kept)")
-            events[-1] = told
+            told = events.pop() if events else self._left_out
+            assert told is not None
+            events.append(replace(told, reason=f"{told.reason} (and {self._more} more such events, not kept)"))
             self._more = 0
-        self._database.write(ledger.write, self._outside.wall(), tuple(events)).addErrback(self._lost)
+        self._writing = True
+        self._database.write(ledger.write, self._outside.wall(), tuple(events)).addErrback(self._lost).addCallback(
+            self._written
+        )
 
     def _lost(self, failure: object) -> None:
         log.error("Refusals could not be written to the ledger: {failure}", failure=failure)
 
+    def _written(self, result: object) -> None:
+        self._writing = False
+        if self._events and not self._closed:
+            self._wait()
+
     def close(self) -> None:
         """Hand over what is left; the database writes it before it closes."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._events or self._more:
             self._flush()

@@ -122,7 +122,7 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
                         connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
-        except BaseException:
+        except Exception:
             # Half of the tables would be worse than none.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -154,8 +155,11 @@ class Mailsrv:
         return self.program
 
     def start(self) -> None:
-        """Start, and return when all ports take connections."""
+        """Start, and return when it greets: ports are bound before it has become another user and can be signalled."""
         self.spawn().wait_for_ports(*self.port.values())
+        with socket.create_connection(("127.0.0.1", self.port["smtp"]), 20) as client:
+            if not client.recv(512).startswith(b"220 "):
+                raise ProgramError(f"no greeting:\n{self.running.output()}")
 
     @property
     def running(self) -> Program:

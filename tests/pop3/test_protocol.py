@@ -241,3 +241,29 @@ def test_a_full_deletion_at_shutdown_is_finished(world: World) -> None:
     worker.run()
     assert ended.called
     assert world.files() == []
+
+
+def test_under_implicit_tls_the_greeting_waits_for_the_handshake(world: World) -> None:
+    world.factory.implicit_tls = True
+    client = world.connect("192.0.2.1")
+    assert client.writes == []
+    client.protocol.handshakeCompleted()
+    world.settle()
+    assert client.received.startswith(b"+OK")
+    assert "USER\r\nSASL PLAIN\r\n" in client.say("CAPA")
+    silent = world.connect("192.0.2.1")
+    world.clock.advance(LOGIN_S)
+    assert silent.aborted
+
+
+@pytest.mark.parametrize("end", ["refused", "shut down"])
+def test_no_handshake_only_to_say_no(world: World, end: str) -> None:
+    world.factory.implicit_tls = True
+    if end == "refused":
+        world.doorkeeper.refusal = "too many"
+    client = world.connect()
+    if end == "shut down":
+        Deferred.fromCoroutine(world.factory.shut_down())
+    assert client.aborted
+    assert client.writes == []
+    assert not world.factory.connections

@@ -324,3 +324,14 @@ def test_clear_text_behind_stls_ends_the_connection(tmp_path: Path, behind: byte
     assert client.closed
     assert client.tls is None
     assert client.received == b"+OK mx.example.org POP3 server ready\r\n"
+
+
+def test_a_failure_of_our_own_cuts_the_connection_and_frees_the_mailbox(world: World) -> None:
+    client = world.connect().log_in()
+    worker, world.mailboxes._worker = world.mailboxes._worker, None  # type: ignore[assignment]
+    client.send(b"DELE 2\r\nRETR 1\r\nQUIT\r\n")
+    world.mailboxes._worker = worker
+    assert client.aborted
+    assert not world.factory.connections
+    assert len(world.files()) == 2
+    assert world.connect().log_in().say("STAT").startswith("+OK 2 ")

@@ -239,13 +239,20 @@ def _doubled(world: World) -> Iterator[str]:
 
 
 def _reports(world: World) -> Iterator[str]:
-    """Whoever's message bounced has been told."""
+    """Whoever's message bounced has been told, unless the report itself could not be delivered."""
     with _Look(world) as connection:
         bounced = connection.execute(
-            "SELECT message_id, address, sender FROM recipient JOIN message ON message.id = recipient.message"
-            " WHERE state = 'bounced'"
+            "SELECT message.id, message_id, address, sender FROM recipient"
+            " JOIN message ON message.id = recipient.message WHERE state = 'bounced'"
         ).fetchall()
-    for identifier, address, sender in bounced:
+        undeliverable = {
+            row[0]
+            for row in connection.execute(
+                "SELECT detail FROM event JOIN recipient ON recipient.message = event.message"
+                " WHERE kind = 'accepted' AND detail <> '' AND state = 'dropped'"
+            )
+        }
+    for number, identifier, address, sender in bounced:
         if not sender:
             yield f"{identifier} for {address} had a null sender, and there is a bounce"
             continue
@@ -254,7 +261,8 @@ def _reports(world: World) -> Iterator[str]:
             told = [*_mailbox(world, sender).values(), *world.fetched[sender].values()]
         else:
             told = [received.content for sink in world.sinks.values() for received in sink.messages]
-        if not any(b"multipart/report" in octets and address.encode() in octets for octets in told):
+        reported = any(b"multipart/report" in octets and address.encode() in octets for octets in told)
+        if not reported and queue_id.text(number) not in undeliverable:
             yield f"{identifier} for {address} bounced, and {sender} was not told"
 
 

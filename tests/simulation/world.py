@@ -15,6 +15,7 @@ import functools
 import hashlib
 import os
 import random
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Collection
@@ -29,6 +30,8 @@ from zope.interface import implementer
 
 from mailsrv import app, config
 from mailsrv.store.accounts import parse_directory
+from mailsrv.store.database import StorageTrouble
+from mailsrv.store.schema import DatabaseError
 from mailsrv.tls import ServerCertificate
 from tests.simulation import judge, scenario
 from tests.simulation.certificates import pem, self_signed
@@ -81,6 +84,10 @@ _SINKS = {
 }
 
 
+# What I/O errors may end as; programs may log them.
+_TROUBLE = (OSError, sqlite3.Error, StorageTrouble)
+
+
 @functools.cache
 def _certificate() -> ServerCertificate:
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +137,7 @@ class _Failures:
             # Twisted's heading of another event, which has the failure, says nothing by itself.
             if event.get("log_format") != "Unhandled error in Deferred:":
                 self._world.errors.append(formatEvent(event))
-        elif not failure.check(SimulatedCrash):
+        elif not failure.check(SimulatedCrash) and not (self._world.faults.steps and failure.check(*_TROUBLE)):
             self._world.errors.append(f"{formatEvent(event)}\n{failure.getTraceback()}")
 
 
@@ -244,10 +251,12 @@ class World:
             self.server.start()
         except SimulatedCrash:
             pass
-        except app.StartError as error:
-            self.machine.life.end()
-            if not self.faults.steps:
-                self.errors.append(f"the program does not start: {error}")
+        except Exception as error:
+            # After a crash an exception is only an echo of it.
+            if self.machine.life.alive:
+                if not self.faults.steps or not isinstance(error, (*_TROUBLE, app.StartError, DatabaseError)):
+                    self.errors.append(f"the program does not start: {error!r}")
+                self.machine.life.end()
         finally:
             app.LOOK_EVERY_S = looked
 
