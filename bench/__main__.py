@@ -108,17 +108,17 @@ def _available(wanted: list[str]) -> list[str]:
 def _look_inside(what: str, modes: list[str], arguments: argparse.Namespace, place: Path) -> None:
     """Runs of mailsrv alone that show where its time goes."""
     output = place.parent / "inside"
-    tracer: tuple[str, ...] = ()
-    twistd: tuple[str, ...] = ()
-    if arguments.strace:
-        if find("strace") is None:
-            raise SystemExit("bench: strace is not installed")
-        tracer = ("strace", "-f", "-c", "-o", str(output))
-    else:
-        twistd = (f"--profile={output}", "--profiler=cProfile", "--savestats")
+    if arguments.strace and find("strace") is None:
+        raise SystemExit("bench: strace is not installed")
+    profile = () if arguments.strace else (f"--profile={output}", "--profiler=cProfile", "--savestats")
     for mode in modes:
         results = throughput.compare(
-            Bench(place, twistd=twistd, tracer=tracer), [MAILSRV], [mode], arguments.messages, 1, relay=what == "relay"
+            Bench(place, twistd=profile, trace=output if arguments.strace else None),
+            [MAILSRV],
+            [mode],
+            arguments.messages,
+            1,
+            relay=what == "relay",
         )
         print(throughput.text(results, f"{what} (slowed by being watched)"))
         if arguments.strace:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from tests.peers import postfix
 from tests.peers.postfix import Postfix
-from tests.peers.programs import ROOT
+from tests.peers.programs import ROOT, Program, find, wait_until
 from tests.peers.server import ALICE, Mailsrv, Template
 
 MAILSRV, STOCK, TUNED = "mailsrv", "Postfix stock", "Postfix tuned"
@@ -60,6 +61,8 @@ class PostfixPeer:
 @dataclass
 class MailsrvPeer:
     server: Mailsrv
+    trace: Path | None = None  # where strace writes its count of system calls
+    _tracer: Program | None = None
 
     @property
     def port(self) -> int:
@@ -74,8 +77,15 @@ class MailsrvPeer:
 
     def start(self) -> None:
         self.server.start()
+        if self.trace is not None:
+            strace = [find("strace") or "strace", "-f", "-c", "-o", str(self.trace), "-p", str(self.server.running.pid)]
+            tracer = self._tracer = Program(strace, self.server.directory / "strace")
+            wait_until(lambda: "attached" in tracer.output(), 10, "strace")
 
     def stop(self) -> None:
+        if self._tracer is not None:
+            self._tracer.signal(signal.SIGINT)
+            self._tracer.wait(10)
         self.server.stop()
 
 
@@ -95,7 +105,7 @@ class Bench:
     mailsrv_settings: dict[str, Any] = field(default_factory=dict)
     postfix_settings: dict[str, str] = field(default_factory=dict)
     twistd: tuple[str, ...] = ()
-    tracer: tuple[str, ...] = ()
+    trace: Path | None = None
     _template: Template | None = None
 
     def make(self, name: str) -> Peer:
@@ -103,7 +113,7 @@ class Bench:
         folder = self.place / name.replace(" ", "-")
         shutil.rmtree(folder, ignore_errors=True)
         if name == MAILSRV:
-            return MailsrvPeer(self._mailsrv(folder))
+            return MailsrvPeer(self._mailsrv(folder), self.trace)
         routes = {"*": self.route} if self.route else {}
         return PostfixPeer(
             Postfix(folder, routes=routes, settings=self.postfix_settings, tuned=name == TUNED, log=False)
@@ -117,7 +127,7 @@ class Bench:
         settings: dict[str, Any] = {"limits.connections_per_client": 20_000, **self.mailsrv_settings}
         if self.route:
             settings |= {"trusted_networks": ["127.0.0.0/8"], "outbound.routes": {"*": f"smtp://{self.route}"}}
-        return Mailsrv(self._template, folder, settings, self.twistd, self.tracer)
+        return Mailsrv(self._template, folder, settings, self.twistd)
 
 
 def processor_s(pids: list[int]) -> float:

@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from mailsrv.checks.admission import Admission
 from mailsrv.checks.blocklists import Blocklists
+from mailsrv.checks.caps import Caps
 from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
 from mailsrv.outside.interfaces import Answer, IFilesystem, IResolver, Outside
@@ -36,6 +37,7 @@ from mailsrv.store.delivery import LocalDelivery
 from mailsrv.store.ledger import Event
 from mailsrv.store.mailboxes import MailStore
 from mailsrv.store.message import Arrival
+from mailsrv.store.password_renewal import PasswordRenewal
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings as Present
@@ -106,6 +108,8 @@ class Server:
         self._queue = QueueRunner(settings, outside, self.database, self._spool, self._relay, reports, self._local)
         self._recorder = Recorder(outside, self.database)
         self._passwords = Passwords(outside)
+        self._renewal = PasswordRenewal(outside, lambda: settings.config)
+        self._passwords.on_old_scheme = self._renewal.take
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
         self._spool.on_accepted = self._accepted
         self._local.on_deferred = self._queue.wake_at
@@ -114,7 +118,8 @@ class Server:
         admission = Admission(lambda: settings.config.limits)
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
         blocklists = Blocklists(resolver, lambda: settings.config.checks.blocklists, reactor.seconds)
-        house = House(settings, outside, self._spool, self._passwords, penalties, self._recorder, blocklists)
+        caps = Caps(lambda: settings.config.limits, self.database, outside.wall)
+        house = House(settings, outside, self._spool, self._passwords, penalties, self._recorder, blocklists, caps)
         certificate = settings.certificate
 
         def smtp(kind: str, implicit_tls: bool = False) -> SmtpFactory:
@@ -281,7 +286,7 @@ class Server:
         await self._within(FINISH_S, self._queue.stop(), self._local.stop())
         self._recorder.close()
         await self._within(CLOSE_S, self.database.close())
-        for part in (self._spool, self._passwords, self._mailboxes):
+        for part in (self._spool, self._passwords, self._renewal, self._mailboxes):
             part.stop()
 
     async def _within(self, seconds: float, *work: Coroutine[Deferred[Any], Any, None]) -> bool:

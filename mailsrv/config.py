@@ -10,34 +10,22 @@ Nothing is opened but the file itself: whether a certificate can be read or a po
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_args, get_type_hints
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from mailsrv.mail.address import AddressError, domain_a_label
+from mailsrv import config_values as values
+from mailsrv.config_values import Network, Route, duration, size
+from mailsrv.endpoints import endpoint, local_endpoint
 from mailsrv.toml_lines import Path, key_lines
 
 DEFAULT_PATH: Final = "/etc/mailsrv/mailsrv.toml"
 
-Network = IPv4Network | IPv6Network
-
-_NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
-_DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST_S = 3650 * 86400
-_SIZE_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
-_LARGEST = 1024**4
-_PORT = re.compile(r"[0-9]{1,5}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_DEFAULT_PORTS = {"smtp": 25, "smtps": 465}
-_ENDPOINT_PREFIXES = ("tcp", "tcp6", "unix", "systemd")
 _MISSING = "missing, and it has no default"
 
 
@@ -46,193 +34,18 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """Where mail goes instead of to its MX: ``scheme`` is "smtp" (STARTTLS when offered) or "smtps" (implicit TLS).
-
-    ``host`` is a name or an IP address, without brackets.  ``username`` is "" when there is no login.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    username: str = ""
-    password: str = field(default="", repr=False)
-
-    @classmethod
-    def parse(cls, text: str) -> Route:
-        """``smtps://user:password@smart.example:465``; ValueError, whose message never shows the password.
-
-        The login ends at the last ``@``, so a user name may be an address.  Octets may be written ``%40``.
-        """
-        scheme, separator, rest = text.partition("://")
-        if not separator or scheme not in _DEFAULT_PORTS:
-            raise ValueError('a route begins with "smtp://" or "smtps://"')
-        login, at, place = rest.rpartition("@")
-        username, _, password = login.partition(":")
-        if at and not (username and password):
-            raise ValueError('before the "@" of a route stand user and password, as in "smtp://user:password@host:587"')
-        host, port = _host_and_port(place, _DEFAULT_PORTS[scheme])
-        return cls(scheme, host, port, _percent_decoded(username), _percent_decoded(password))
-
-
-def _percent_decoded(text: str) -> str:
-    try:
-        decoded = unquote_to_bytes(text).decode()
-    except UnicodeDecodeError:
-        raise ValueError("user or password of the route is not UTF-8 once %XX is decoded") from None
-    if _CONTROL.search(decoded):
-        raise ValueError("user or password of the route holds a control character")
-    return decoded
-
-
-def _host_and_port(text: str, default: int) -> tuple[str, int]:
-    """``mx.example.org:25``, ``192.0.2.1``, ``[2001:db8::1]:25``."""
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f'"{text}" is not of the form [IPv6 address]:port')
-        return _ip(host), _port(rest[1:]) if rest else default
-    host, colon, port = text.partition(":")
-    try:
-        host = _ip(host)
-    except ValueError:
-        host = _domain(host)
-    return host, _port(port) if colon else default
-
-
-def _ip(text: str) -> str:
-    address = ip_address(text)
-    if "%" in text:
-        raise ValueError(f'"{text}" names a network interface; write the address alone')
-    return str(address)
-
-
-def _port(text: str, lowest: int = 1) -> int:
-    if not _PORT.fullmatch(text) or not lowest <= int(text) <= 65535:
-        raise ValueError(f'"{text}" is not a port number')
-    return int(text)
-
-
-# What an operator writes, one function for each form: the value, or ValueError saying what is wrong with it.
-
-
-def duration(value: str | float) -> float:
-    """Seconds.  ``"90s"``, ``"5m"``, ``"4h"``, ``"5d"``, or a number of seconds; more than 0, at most ten years."""
-    seconds = _with_unit(value, _DURATION_UNITS) if isinstance(value, str) else value
-    if seconds is None or math.isnan(seconds):
-        raise ValueError(f'"{value}" is not a duration such as "90s", "5m", "4h" or "5d"')
-    if not 0 < seconds <= _LONGEST_S:
-        raise ValueError(f"{value} is not between 0 and 3650 days")
-    return float(seconds)
-
-
-def size(value: str | int) -> int:
-    """Octets.  ``"50 MiB"`` (1024), ``"10 MB"`` (1000), or a number of octets; more than 0, at most 1 TiB."""
-    octets = _with_unit(value, _SIZE_UNITS) if isinstance(value, str) else value
-    if octets is None:
-        raise ValueError(f'"{value}" is not a size such as "50 MiB", "10 MB" or 4096')
-    if not 1 <= octets <= _LARGEST:
-        raise ValueError(f"{value} is not between 1 octet and 1024 GiB")
-    return int(octets)
-
-
-def _with_unit(text: str, units: dict[str, int]) -> float | None:
-    found = _NUMBER.fullmatch(text.strip(" "))
-    if found is None:
-        return None
-    unit = units.get(found.group(2).lower())
-    return None if unit is None else float(found.group(1)) * unit
-
-
-def _domain(text: str) -> str:
-    try:
-        domain = domain_a_label(text)
-    except AddressError as error:
-        raise ValueError(f'"{text}" is not a domain: {error}') from None
-    if domain.startswith("[") or domain.rpartition(".")[2].isdigit():
-        raise ValueError(f'"{text}" is an address, not a domain')
-    return domain
-
-
-def _network(text: str) -> Network:
-    try:
-        return ip_network(text)
-    except ValueError:
-        pass
-    try:
-        meant = ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f'"{text}" is not a network such as "192.168.7.0/24"') from None
-    raise ValueError(f'"{text}" is an address within a network: write "{meant}" or the address alone')
-
-
-def _dns_server(text: str) -> str:
-    try:
-        if text.count(":") > 1 and not text.startswith("["):
-            return f"[{_ip(text)}]:53"
-        host, port = _host_and_port(text, 53)
-        address = ip_address(host)
-    except ValueError:
-        raise ValueError(f'"{text}" is not an address such as "127.0.0.1:53" or "[::1]:53"') from None
-    return f"[{host}]:{port}" if address.version == 6 else f"{host}:{port}"
-
-
-def _endpoint(text: str) -> str:
-    """A Twisted server endpoint string.  Only a running reactor can tell for certain; this finds the usual slips."""
-    prefix, *arguments = re.split(r"(?<!\\):", text)
-    if not re.fullmatch(r"[A-Za-z0-9_.+-]+", prefix) or not arguments:
-        raise ValueError(f'"{text}" is not an endpoint such as "tcp:25" or "tcp6:25:interface=\\:\\:1"')
-    if prefix not in _ENDPOINT_PREFIXES:
-        near = difflib.get_close_matches(prefix, _ENDPOINT_PREFIXES, 1, 0.6)
-        if near:
-            raise ValueError(f'"{text}" begins with an unknown kind of endpoint (did you mean "{near[0]}:"?)')
-    if prefix in ("tcp", "tcp6"):
-        named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-        _port(named.get("port", arguments[0]), lowest=0)
-    return text
-
-
-def _path(text: str) -> str:
-    if _CONTROL.search(text):
-        raise ValueError("a path holds no control characters")
-    return text
-
-
-def _some_path(text: str) -> str:
-    if not text:
-        raise ValueError("must not be empty")
-    return _path(text)
-
-
-def _count(value: int) -> int:
-    if not 1 <= value <= 1_000_000:
-        raise ValueError(f"{value} is not between 1 and 1000000")
-    return value
-
-
-def _cleartext(text: str) -> str:
-    if text not in ("never", "loopback"):
-        raise ValueError(f'"{text}" is neither "never" nor "loopback"')
-    return text
-
-
-def _same(value: bool) -> bool:
-    return value
-
-
-def _route_domain(text: str) -> str:
-    return text if text == "*" else _domain(text)
-
-
-@dataclass(frozen=True, slots=True)
 class _Key:
-    """How the value of a key is read: its TOML type, that type in words, the function, the default as in the file."""
+    """How the value of a key is read: its TOML type, that type in words, the function, the default as in the file.
+
+    What is read by a Struct is a table of its own.
+    """
 
     type: Any
     words: str
     read: Callable[[Any], Any]
     default: Any = None  # None: the key has to be there
     needed: bool = False  # an empty array says nothing
+    name: Callable[[str], str] = str  # of a table whose keys are the operator's: how one is read
 
 
 def _strings(read: Callable[[str], Any], *default: str, needed: bool = False) -> _Key:
@@ -248,42 +61,58 @@ def _duration(default: str) -> _Key:
 
 
 def _whole(default: int) -> _Key:
-    return _Key(int, "a whole number", _count, default)
+    return _Key(int, "a whole number", values.count, default)
 
 
 class Listen(msgspec.Struct, frozen=True):
-    """Twisted server endpoint strings; an empty tuple turns a service off."""
+    """Twisted server endpoint strings; an empty tuple turns a service off.  ``proxies``: who sends PROXY headers."""
 
-    smtp: Annotated[tuple[str, ...], _strings(_endpoint, "tcp:25", "tcp6:25")]
-    submission: Annotated[tuple[str, ...], _strings(_endpoint, "tcp:587", "tcp6:587")]
-    submissions: Annotated[tuple[str, ...], _strings(_endpoint, "tcp:465", "tcp6:465")]
-    pop3: Annotated[tuple[str, ...], _strings(_endpoint, "tcp:110", "tcp6:110")]
-    pop3s: Annotated[tuple[str, ...], _strings(_endpoint, "tcp:995", "tcp6:995")]
+    smtp: Annotated[tuple[str, ...], _strings(endpoint, "tcp:25", "tcp6:25")]
+    submission: Annotated[tuple[str, ...], _strings(endpoint, "tcp:587", "tcp6:587")]
+    submissions: Annotated[tuple[str, ...], _strings(endpoint, "tcp:465", "tcp6:465")]
+    pop3: Annotated[tuple[str, ...], _strings(endpoint, "tcp:110", "tcp6:110")]
+    pop3s: Annotated[tuple[str, ...], _strings(endpoint, "tcp:995", "tcp6:995")]
+    lmtp: Annotated[tuple[str, ...], _strings(local_endpoint)]
+    proxies: Annotated[tuple[Network, ...], _strings(values.proxies)]
+
+
+class KeyPair(msgspec.Struct, frozen=True):
+    """A certificate and its key, absolute paths."""
+
+    certificate: Annotated[str, _string(values.some_path, None)]
+    key: Annotated[str, _string(values.some_path, None)]
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """Absolute paths; ``authorities`` is "" when there is no extra bundle."""
+    """Absolute paths; ``authorities`` is "" when there is no extra bundle.
 
-    certificate: Annotated[str, _string(_some_path, "tls/cert.pem")]
-    key: Annotated[str, _string(_some_path, "tls/key.pem")]
-    authorities: Annotated[str, _string(_path, "")]
+    ``names`` has further pairs by the name that a client asks for: an A-label, or ``*.`` and an A-label.
+    """
+
+    certificate: Annotated[str, _string(values.some_path, "tls/cert.pem")]
+    key: Annotated[str, _string(values.some_path, "tls/key.pem")]
+    names: Annotated[
+        dict[str, KeyPair],
+        _Key(dict[str, Any], "a table of tables with certificate and key", KeyPair, {}, name=values.server_name),
+    ]
+    authorities: Annotated[str, _string(values.path, "")]
 
 
 class Auth(msgspec.Struct, frozen=True):
     """``cleartext`` is "never" or "loopback"."""
 
-    cleartext: Annotated[str, _string(_cleartext, "never")]
+    cleartext: Annotated[str, _string(values.cleartext, "never")]
 
 
 class Dns(msgspec.Struct, frozen=True):
     """``servers`` are ``address:port``; an IPv6 address stands in brackets.  Empty: the system's resolver."""
 
-    servers: Annotated[tuple[str, ...], _strings(_dns_server)]
+    servers: Annotated[tuple[str, ...], _strings(values.dns_server)]
 
 
 class Checks(msgspec.Struct, frozen=True):
-    dns: Annotated[bool, _Key(bool, "true or false", _same, True)]
-    blocklists: Annotated[tuple[str, ...], _strings(_domain)]
+    dns: Annotated[bool, _Key(bool, "true or false", values.same, True)]
+    blocklists: Annotated[tuple[str, ...], _strings(values.domain)]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -291,15 +120,19 @@ class Limits(msgspec.Struct, frozen=True):
 
     message_size: Annotated[int, _Key(str | int, 'a size such as "50 MiB" or a number of octets', size, "50 MiB")]
     recipients: Annotated[int, _whole(1000)]
+    recipients_per_hour: Annotated[int, _whole(1000)]
+    recipients_per_day: Annotated[int, _whole(5000)]
     connections: Annotated[int, _whole(10000)]
     connections_per_client: Annotated[int, _whole(50)]
-    penalties: Annotated[bool, _Key(bool, "true or false", _same, True)]
+    penalties: Annotated[bool, _Key(bool, "true or false", values.same, True)]
 
 
 class Outbound(msgspec.Struct, frozen=True):
     """``routes`` by domain (A-label) or "*"; ``connect_timeout`` in seconds."""
 
-    routes: Annotated[dict[str, Route], _Key(dict[str, str], "a table of strings", Route.parse, {})]
+    routes: Annotated[
+        dict[str, Route], _Key(dict[str, str], "a table of strings", Route.parse, {}, name=values.route_domain)
+    ]
     connect_timeout: Annotated[float, _duration("30s")]
 
 
@@ -323,12 +156,12 @@ class Queue(msgspec.Struct, frozen=True):
 class Config(msgspec.Struct, frozen=True):
     """The whole file.  Domains are A-labels in lower case, paths are absolute."""
 
-    hostname: Annotated[str, _string(_domain, None)]
-    domains: Annotated[tuple[str, ...], _strings(_domain, needed=True)]
-    state: Annotated[str, _string(_some_path, "/var/lib/mailsrv")]
-    accounts: Annotated[str, _string(_some_path, "accounts")]
-    aliases: Annotated[str, _string(_some_path, "aliases")]
-    trusted_networks: Annotated[tuple[Network, ...], _strings(_network)]
+    hostname: Annotated[str, _string(values.domain, None)]
+    domains: Annotated[tuple[str, ...], _strings(values.domain, needed=True)]
+    state: Annotated[str, _string(values.some_path, "/var/lib/mailsrv")]
+    accounts: Annotated[str, _string(values.some_path, "accounts")]
+    aliases: Annotated[str, _string(values.some_path, "aliases")]
+    trusted_networks: Annotated[tuple[Network, ...], _strings(values.network)]
     listen: Listen
     tls: Tls
     auth: Auth
@@ -384,7 +217,8 @@ def _absolute(config: Config, folder: str) -> Config:
     def at(path: str) -> str:
         return os.path.normpath(os.path.join(folder, path)) if path else ""
 
-    tls = Tls(at(config.tls.certificate), at(config.tls.key), at(config.tls.authorities))
+    names = {name: KeyPair(at(pair.certificate), at(pair.key)) for name, pair in config.tls.names.items()}
+    tls = Tls(at(config.tls.certificate), at(config.tls.key), names, at(config.tls.authorities))
     return msgspec.structs.replace(
         config, state=at(config.state), accounts=at(config.accounts), aliases=at(config.aliases), tls=tls
     )
@@ -397,21 +231,21 @@ class _Reading:
         self.problems: list[tuple[int, str, str]] = []
         self._lines = lines
 
-    def table(self, kind: type[Any], values: Any, path: Path) -> Any:
+    def table(self, kind: type[Any], given: Any, path: Path) -> Any:
         """A Struct of ``kind``; None after a problem."""
-        if not isinstance(values, dict):
+        if not isinstance(given, dict):
             return self._problem(path, f"expected a table [{_dotted(path)}]")
         before = len(self.problems)
         forms = _forms(kind)
-        for name in values:
+        for name in given:
             if name not in forms:
                 self._problem((*path, name), f"unknown key{_suggestion((*path, name), forms)}")
         read: dict[str, Any] = {}
         for name, form in forms.items():
             if not isinstance(form, _Key):
-                read[name] = self.table(form, values.get(name, {}), (*path, name))
-            elif name in values or form.default is not None:
-                read[name] = self._value(form, values.get(name, form.default), (*path, name))
+                read[name] = self.table(form, given.get(name, {}), (*path, name))
+            elif name in given or form.default is not None:
+                read[name] = self._value(form, given.get(name, form.default), (*path, name))
             else:
                 self._problem((*path, name), _MISSING)
         return None if len(self.problems) > before else kind(**read)
@@ -425,19 +259,23 @@ class _Reading:
             if form.needed and not checked:
                 self._problem(path, "must not be empty")
             elements = (self._one(form.read, element, (*path, n)) for n, element in enumerate(checked))
-            return tuple(dict.fromkeys(elements)) if form.read is _domain else tuple(elements)
+            return tuple(dict.fromkeys(elements)) if form.read is values.domain else tuple(elements)
         if isinstance(checked, dict):
-            return dict(self._routes(form, checked, path))
+            return dict(self._entries(form, checked, path))
         return self._one(form.read, checked, path)
 
-    def _routes(self, form: _Key, values: dict[str, str], path: Path) -> Iterator[tuple[str, Any]]:
+    def _entries(self, form: _Key, given: dict[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
         seen = set()
-        for name, value in values.items():
-            domain = self._one(_route_domain, name, (*path, name))
-            if domain in seen:
-                self._problem((*path, name), f'a second route for "{domain}"')
-            seen.add(domain)
-            yield domain, self._one(form.read, value, (*path, name))
+        for key, value in given.items():
+            place = (*path, key)
+            name = self._one(form.name, key, place)
+            if name in seen:
+                self._problem(place, f'a second entry for "{name}"')
+            seen.add(name)
+            if isinstance(form.read, type):
+                yield name, self.table(form.read, value, place)
+            else:
+                yield name, self._one(form.read, value, place)
 
     def _one(self, read: Callable[[Any], Any], value: Any, path: Path) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""The configuration, the accounts and the certificate in force, and how changes to their files are taken up.
+"""The configuration, the accounts and the certificates in force, and how changes to their files are taken up.
 
 ``look``, called twice a second, compares the files with what they were; one that changed is read, and what does not
 parse is reported once and leaves the old in force.  So a verb of the tool is in force within a second, and so is an
@@ -54,13 +54,15 @@ class FileSettings:
         # A mark is taken before its file is read, so no change falls between the two.
         own = self._marks[self.path] = _mark(self.path)
         config = load(self.path)
-        files = (config.accounts, config.aliases, config.tls.certificate, config.tls.key)
+        tls = config.tls
+        files = [config.accounts, config.aliases, tls.certificate, tls.key]
+        files += [file for pair in tls.names.values() for file in (pair.certificate, pair.key)]
         self._marks = {self.path: own} | {file: _mark(file) for file in files}
         directory = load_directory(config)
         if first:
-            self.certificate = ServerCertificate(config.tls.certificate, config.tls.key)
+            self.certificate = ServerCertificate(tls.certificate, tls.key, tls.names)
         else:
-            self.certificate.replace(config.tls.certificate, config.tls.key)
+            self.certificate.replace(tls.certificate, tls.key, tls.names)
         self.config = config
         self.directory = directory
 

@@ -1,13 +1,23 @@
-"""TLS as mailsrv offers it: one certificate, taken up anew when its files change, for new connections only.
+"""TLS as mailsrv offers it: a certificate, others for further names, all taken up anew for new connections.
 
-TLS 1.2 and later, no renegotiation, no compression, no session taken up again (a large provider's client stumbles over
-tickets), and no certificate is asked of a client.  What cannot be read or does not belong together is a
-``CertificateError`` of one sentence; the certificate in force stays in force.
+The name that a client asks for (SNI, RFC 6066 3) chooses the certificate: the one for that name, else the one for a
+wildcard in place of its first label, else the usual one, as for clients that name none.  Nobody is turned away for the
+name it asks for, since most mail servers ask for none or do not look at what they get.
+
+TLS 1.2 and later, no renegotiation, no compression, no session taken up again, and no certificate is asked of a client.
+What cannot be read or does not belong together is a ``CertificateError`` of one sentence; what was in force stays in
+force as a whole.
+
+No tickets, for a large provider's client stumbles over them: none under TLS 1.2.  Under TLS 1.3 OpenSSL sends two that
+stand for no session that we keep, and the one call against it, SSL_CTX_set_num_tickets, is not among those that the
+cryptography package hands on; so they are valid for the shortest time there is, a second.  ``etc/openssl.cnf`` is for
+those who want none at all.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -21,16 +31,30 @@ class CertificateError(Exception):
     """The certificate or its key cannot be used; the message is one sentence for the operator."""
 
 
+class Pair(Protocol):
+    """Paths of PEM files: a certificate with its chain, and its private key."""
+
+    @property
+    def certificate(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerCertificate:
-    """What Twisted asks for each TLS connection that a client begins."""
+    """What Twisted asks for each TLS connection that a client begins.
 
-    def __init__(self, certificate: str, key: str) -> None:
-        self._context = _context(certificate, key)
+    ``certificate`` and ``key`` are paths; ``names`` has the pairs for further names: A-labels in lower case, or such a
+    name behind ``*.``, which stands for one label (RFC 9525 6.3).
+    """
 
-    def replace(self, certificate: str, key: str) -> None:
+    def __init__(self, certificate: str, key: str, names: Mapping[str, Pair] | None = None) -> None:
+        self._context = _choosing(certificate, key, names or {})
+
+    def replace(self, certificate: str, key: str, names: Mapping[str, Pair] | None = None) -> None:
         """Use these files from the next connection on (CertificateError: the old ones stay)."""
-        self._context = _context(certificate, key)
+        self._context = _choosing(certificate, key, names or {})
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         return SSL.Connection(self._context, None)
@@ -41,6 +65,23 @@ def describe(connection: SSL.Connection) -> str:
     return f"{connection.get_protocol_version_name()} {connection.get_cipher_name() or ''}".rstrip()
 
 
+def _choosing(certificate: str, key: str, names: Mapping[str, Pair]) -> SSL.Context:
+    usual = _context(certificate, key)
+    pairs = {(pair.certificate, pair.key) for pair in names.values()}
+    contexts = {pair: _context(*pair) for pair in sorted(pairs)}
+    others = {name.encode("ascii"): contexts[pair.certificate, pair.key] for name, pair in names.items()}
+
+    def choose(connection: SSL.Connection) -> None:
+        name = (connection.get_servername() or b"").lower()
+        other = others.get(name) or others.get(b"*." + name.partition(b".")[2])
+        if other is not None:
+            connection.set_context(other)
+
+    if others:
+        usual.set_tlsext_servername_callback(choose)
+    return usual
+
+
 def _context(certificate: str, key: str) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
@@ -48,6 +89,7 @@ def _context(certificate: str, key: str) -> SSL.Context:
         SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_timeout(1)  # of the tickets that cannot be kept back; 0 would be OpenSSL's default of two hours
     # An idle connection then keeps no record buffers of 16 KiB each.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_cipher_list(b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL:!eNULL")

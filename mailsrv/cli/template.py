@@ -88,6 +88,10 @@ state = {state}
 # Recipients of one message.
 #recipients = 1000
 
+# Recipients that one account may write to: in an hour and in a day.  A stolen password then does little harm.
+#recipients_per_hour = 1000
+#recipients_per_day = 5000
+
 # Connections at once: in all, and from one client address.
 #connections = 10000
 #connections_per_client = 50

@@ -12,17 +12,19 @@ subaddress of either.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from mailsrv.checks.blocklists import Blocklists, Listing
+from mailsrv.checks.caps import Caps
 from mailsrv.checks.clients import address_of
 from mailsrv.checks.penalties import Penalties
-from mailsrv.mail import header, trace
+from mailsrv.mail import header, submitted, trace
 from mailsrv.mail.address import Address, AddressError
+from mailsrv.mail.author import AuthorError, authors
 from mailsrv.mail.envelope import Envelope, Recipient
 from mailsrv.outside.interfaces import Outside
 from mailsrv.smtp import events, replies
@@ -43,6 +45,8 @@ NO_RELAYING = replies.reply(550, "5.7.1", "We do not relay; log in on the submis
 NO_MAILBOX = replies.reply(550, "5.1.1", "No such mailbox here")
 NO_MAILBOX_YET = replies.reply(450, "4.2.1", "No mailbox here yet; try again later")
 NOT_YOUR_ADDRESS = replies.reply(550, "5.7.1", "This sender address is not yours")
+NOT_YOUR_FROM = replies.reply(550, "5.7.1", "The From field must name one of your own addresses, and nobody else")
+HEADER_TOO_LONG = replies.reply(552, "5.3.4", "The header section is too long")
 TOO_MANY_HOPS = replies.reply(554, "5.4.6", "The message goes round in circles: too many Received fields")
 LISTED = replies.reply(554, "5.7.1", "Your address is on a blocklist that we use")
 BUSY = replies.reply(454, "4.7.0", "Too many logins at once; try again")
@@ -60,6 +64,7 @@ class House:
     penalties: Penalties
     recorder: Recorder
     blocklists: Blocklists
+    caps: Caps
 
 
 Decision = Reply | None | Coroutine[Deferred[Any], Any, Reply | None]
@@ -68,13 +73,14 @@ Decision = Reply | None | Coroutine[Deferred[Any], Any, Reply | None]
 class _Transaction:
     """From MAIL to the end of the content."""
 
-    __slots__ = ("draft", "envelope", "found", "recipients", "release_at")
+    __slots__ = ("draft", "envelope", "found", "recipients", "release_at", "reserved")
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
         self.recipients: list[Address] = []  # as the client named them
         self.found: dict[str, FinalRecipient] = {}  # each final target once
         self.draft: Draft | None = None
+        self.reserved = 0  # recipients that the caps have counted
         self.release_at = 0.0  # RFC 4865: the client wants it held until then
 
 
@@ -136,6 +142,7 @@ class Session:
             return BUSY
         if right and account is not None:
             house.penalties.succeeded(self._client, name)
+            await house.caps.prepare(account.key)
             self._account = account
             return None
         house.penalties.failed(self._client, name)
@@ -246,6 +253,9 @@ class Session:
         address = recipient.address
         if not address.domain:
             address = Address(address.local, directory.domains[0])  # RFC 5321 4.1.1.3: <postmaster>
+        over = self._over_cap(address)
+        if over is not None:
+            return over
         if directory.is_own(address.domain):
             targets = directory.resolve(address)
             if not targets:
@@ -265,6 +275,23 @@ class Session:
             )
         transaction.recipients.append(address)
         return None
+
+    def _over_cap(self, address: Address) -> Reply | None:
+        """Count a recipient of an account against its caps, or refuse it."""
+        account, transaction = self._account, self._transaction
+        if account is None or transaction is None:
+            return None
+        why_not = self._house.caps.reserve(account.key)
+        if why_not is None:
+            transaction.reserved += 1
+            return None
+        return self._refuse(
+            "RCPT",
+            replies.reply(452, "4.7.1", why_not),
+            address=address,
+            reason=f"{account.key}: {why_not}",
+            rule="limits.recipients_per_hour, limits.recipients_per_day",
+        )
 
     def _add(
         self, transaction: _Transaction, target: Address, original: Address, mailbox: str, recipient: Recipient
@@ -289,30 +316,81 @@ class Session:
         transaction, self._transaction = self._transaction, None
         assert transaction is not None and transaction.draft is not None
         if event.problem is not None:
-            transaction.draft.discard()
+            self._forget(transaction)
             return self._refuse_content(transaction, event.problem, event.problem.text, "RFC 5321 2.3.8, limits")
         return self._accept(transaction, transaction.draft, event)
 
     async def _accept(self, transaction: _Transaction, draft: Draft, event: events.DataEnd) -> Reply | None:
-        seen = header.scan(draft.head())
+        try:
+            return await self._judge(transaction, draft, event)
+        finally:
+            # Of a message that was accepted nothing is left to be forgotten.
+            self._forget(transaction)
+
+    async def _judge(self, transaction: _Transaction, draft: Draft, event: events.DataEnd) -> Reply | None:
+        head = draft.head()
+        seen = header.scan(head)
         if seen.received > HOPS:
-            draft.discard()
             return self._refuse_content(
                 transaction, TOO_MANY_HOPS, f"it has been through {seen.received} servers", "RFC 5321 6.3"
             )
-        try:
-            arrival = self._arrival(transaction, draft, event, seen.message_id)
-        except Exception:
-            draft.discard()
-            raise
+        added = b""
+        size, lines = event.size, event.lines
+        if self._account is not None:
+            length = seen.size if seen.size >= 0 else len(head)
+            refusal = self._not_its_own(
+                transaction, self._account, head[:length], whole=seen.size >= 0 or not draft.filed
+            )
+            if refusal is not None:
+                return refusal
+            amended = submitted.amend(
+                head[:length],
+                author=transaction.envelope.sender or self._account.address,
+                at=self._house.outside.wall(),
+                message_id=f"{queue_id.text(draft.id)}@{self._house.settings.config.hostname}",
+            )
+            added = amended.added
+            if amended.head is not None:
+                size += len(amended.head) - length
+                lines += amended.head.count(b"\n") - head.count(b"\n", 0, length)
+                draft = transaction.draft = await self._house.spool.with_head(draft, length, amended.head)
+            if not seen.message_id:
+                seen = replace(seen, message_id=header.message_id(added))
+        arrival = self._arrival(transaction, draft, seen.message_id, added, size, lines)
         try:
             await self._house.spool.accept(draft, arrival)
         except StorageTrouble as trouble:
             answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
             return self._refuse_content(transaction, answer, f"it could not be stored: {trouble}", "local trouble")
+        transaction.draft = None
+        if self._account is not None:
+            self._house.caps.accepted(self._account.key, transaction.reserved)
+            transaction.reserved = 0
         return replies.reply(250, "2.0.0", f"Accepted as {queue_id.text(draft.id)}")
 
-    def _arrival(self, transaction: _Transaction, draft: Draft, event: events.DataEnd, message_id: str) -> Arrival:
+    def _not_its_own(self, transaction: _Transaction, account: Account, head: bytes, whole: bool) -> Reply | None:
+        """Refuse what says that it is from somebody else (RFC 6409 6.1)."""
+        if not whole:
+            return self._refuse_content(
+                transaction, HEADER_TOO_LONG, "its header section is too long to be looked at", "RFC 6409 8"
+            )
+        count = header.count(head, "From")
+        problem = f"it has {count} From fields" if count > 1 else ""
+        if count == 1:
+            try:
+                strangers = [str(a) for a in authors(header.field(head, "From") or b"") if not self._owns(account, a)]
+            except AuthorError as error:
+                problem = f"its From field cannot be read: {error}"
+            else:
+                if strangers:
+                    problem = f"its From field names {', '.join(strangers)}, which {account.key} does not own"
+        if problem:
+            return self._refuse_content(transaction, NOT_YOUR_FROM, problem, "a sender owns its address")
+        return None
+
+    def _arrival(
+        self, transaction: _Transaction, draft: Draft, message_id: str, added: bytes, size: int, lines: int
+    ) -> Arrival:
         envelope = transaction.envelope
         protocol = trace.protocol(
             extended=self._extended,
@@ -324,14 +402,14 @@ class Session:
             id=draft.id,
             envelope=envelope,
             recipients=tuple(transaction.found.values()),
-            prefix=self._received(transaction, queue_id.text(draft.id), protocol),
+            prefix=self._received(transaction, queue_id.text(draft.id), protocol) + added,
             message_id=message_id,
             account=self._account.key if self._account else "",
             client=self._client,
             helo=self._helo,
             protocol=protocol,
-            size=event.size,
-            lines=event.lines,
+            size=size,
+            lines=lines,
             release_at=transaction.release_at,
         )
 
@@ -352,8 +430,15 @@ class Session:
     def reset(self) -> None:
         """The transaction is forgotten."""
         transaction, self._transaction = self._transaction, None
-        if transaction is not None and transaction.draft is not None:
+        if transaction is not None:
+            self._forget(transaction)
+
+    def _forget(self, transaction: _Transaction) -> None:
+        if transaction.draft is not None:
             transaction.draft.discard()
+        if transaction.reserved and self._account is not None:
+            self._house.caps.release(self._account.key, transaction.reserved)
+            transaction.reserved = 0
 
     # -- the ledger
 

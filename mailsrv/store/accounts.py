@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 
 from mailsrv.config import Config
 from mailsrv.mail.address import POSTMASTER, Address, AddressError
-from mailsrv.store.passwords import UnknownScheme, check_stored
+from mailsrv.store.password_schemes import UnknownScheme
+from mailsrv.store.passwords import check_stored
 
 # A local part that is a file name as it stands: no quotes, no separators of ours, not hidden, not ".".
 _SAFE_LOCAL = re.compile(r"(?!\.)[^\x00-\x20\x7f-\xa0/:\\\"(),;<>@\[\]]+")

@@ -379,7 +379,7 @@ class LocalDelivery:
                     body = copy.content.replace(b"\r\n", b"\n")
                     body_of = copy.message
                 self._write(folder, copy, body)
-            except (OSError, ValueError) as error:  # ValueError: a name that the system's encoding does not know
+            except Exception as error:  # whatever it is, it is no reason to hold the other copies up
                 copy.error = error
             else:
                 written.append((folder, copy))

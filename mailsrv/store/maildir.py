@@ -338,4 +338,4 @@ def make(filesystem: IFilesystem, path: str) -> None:
         if not parent:
             raise
         make(filesystem, parent)
-        make(filesystem, path)
+        filesystem.make_directory(path)  # not make: above a link that leads nowhere this would never end

@@ -310,6 +310,17 @@ def still_queued(connection: sqlite3.Connection, message: int) -> dict[int, floa
     return dict(connection.execute("SELECT n, since FROM recipient WHERE message = ? AND state = 'queued'", (message,)))
 
 
+def recipients_by_minute(connection: sqlite3.Connection, account: str, since: float) -> dict[int, int]:
+    """How many recipients the account has written to, by minute since 1970; ``since`` in seconds since 1970."""
+    return dict(
+        connection.execute(
+            "SELECT message.id / 60000000, count(*) FROM message JOIN recipient ON recipient.message = message.id"
+            " WHERE account = ? AND account <> '' AND message.id > ? GROUP BY 1",
+            (account, int(since * 1_000_000)),
+        )
+    )
+
+
 def last_id(connection: sqlite3.Connection) -> int:
     """The highest queue id given out so far."""
     found: int = connection.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()[0]

@@ -1,25 +1,24 @@
 """Passwords: kept as one-way hashes, checked away from the reactor's thread.
 
-A stored password is ``{SCHEME}hash``; ``SCHEMES`` says what is known.  New ones are Argon2id (RFC 9106).  A check takes
-the same time for an unknown user, a locked account and a wrong password, so the answer tells a stranger nothing.  No
-more than a fixed number of checks wait at once: beyond it ``TooBusy``, which a server answers with "try again later".
-A password that was right is remembered for five minutes under a key of this process, so that clients that log in every
-minute cost one hash in five; nothing can be read back from what is remembered.
+A stored password is ``{SCHEME}hash``; ``password_schemes`` says what is known.  New ones are Argon2id (RFC 9106); when
+a password was right that is stored in another way, ``on_old_scheme`` is told, for this is the moment to replace it.  A
+check takes the same time for an unknown user, a locked account and a wrong password, so the answer tells a stranger
+nothing.  No more than a fixed number of checks wait at once: beyond it ``TooBusy``, which a server answers with "try
+again later".  A password that was right is remembered for five minutes under a key of this process, so that clients
+that log in every minute cost one hash in five; nothing can be read back from what is remembered.
 """
 
 from __future__ import annotations
 
 import base64
 import hmac
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-import argon2
 from argon2 import low_level
 
 from mailsrv.outside.interfaces import Outside
+from mailsrv.store.password_schemes import CURRENT, UnknownScheme, scheme_of, take_apart
 
 if TYPE_CHECKING:
     from mailsrv.store.accounts import Account
@@ -36,41 +35,12 @@ _LANES = 1
 _SALT_OCTETS = 16
 _HASH_OCTETS = 32
 
-_STORED = re.compile(r"\{([A-Za-z0-9.-]+)\}(.*)", re.DOTALL)
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # 32, without those that look alike
 
 
 class TooBusy(Exception):
     """Too many passwords are waiting to be checked."""
 
-
-class UnknownScheme(ValueError):
-    """A stored password cannot be used; the message is a sentence without the hash."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """One way to store passwords.  ``check`` says whether a hash is well formed, ``verify`` compares (slowly)."""
-
-    check: Callable[[str], bool]
-    verify: Callable[[str, str], bool]
-
-
-def _argon2id_is_well_formed(encoded: str) -> bool:
-    try:
-        return encoded.startswith("$argon2id$") and argon2.extract_parameters(encoded).type is argon2.Type.ID
-    except argon2.exceptions.InvalidHashError:
-        return False
-
-
-def _argon2id_verify(encoded: str, password: str) -> bool:
-    try:
-        return low_level.verify_secret(encoded.encode(), password.encode(), argon2.Type.ID)
-    except argon2.exceptions.VerificationError:
-        return False
-
-
-SCHEMES: Final[Mapping[str, Scheme]] = {"ARGON2ID": Scheme(_argon2id_is_well_formed, _argon2id_verify)}
 
 # Well formed, of the usual cost, and the hash of nothing that anybody knows.
 _DUMMY = (
@@ -83,7 +53,7 @@ _DUMMY = (
 def hash_password(password: str, random: Callable[[int], bytes]) -> str:
     """``{ARGON2ID}$argon2id$...`` for the accounts file.  Takes some 20 ms and 19 MiB."""
     encoded = low_level.hash_secret(
-        password.encode(), random(_SALT_OCTETS), _TIME_COST, _MEMORY_KIB, _LANES, _HASH_OCTETS, argon2.Type.ID
+        password.encode(), random(_SALT_OCTETS), _TIME_COST, _MEMORY_KIB, _LANES, _HASH_OCTETS, low_level.Type.ID
     )
     return f"{{ARGON2ID}}{encoded.decode()}"
 
@@ -96,26 +66,36 @@ def generate_password(random: Callable[[int], bytes]) -> str:
 
 def check_stored(stored: str) -> None:
     """Refuse what no login could be compared with (UnknownScheme)."""
-    found = _STORED.fullmatch(stored)
-    known = ", ".join(SCHEMES)
-    if found is None:
-        raise UnknownScheme(f"the password does not begin with a {{SCHEME}}; known is {known}")
-    scheme = SCHEMES.get(found.group(1).upper())
-    if scheme is None:
-        raise UnknownScheme(f"the password scheme {found.group(1)} is not known; known is {known}")
-    if not scheme.check(found.group(2)):
-        raise UnknownScheme(f"the hash is not a well-formed {found.group(1).upper()} hash")
+    take_apart(stored)
+
+
+def is_old(stored: str) -> bool:
+    """Whether a stored password is of a scheme that is not used for new ones."""
+    return scheme_of(stored) != CURRENT
 
 
 def verify_stored(stored: str, password: str) -> bool:
     """Compare; slow.  False for anything that ``check_stored`` refuses."""
-    found = _STORED.fullmatch(stored)
-    scheme = SCHEMES.get(found.group(1).upper()) if found else None
-    return scheme is not None and found is not None and scheme.verify(found.group(2), password)
+    try:
+        scheme, decoded = take_apart(stored)
+    except UnknownScheme:
+        return False
+    return scheme.verify(decoded, password.encode())
+
+
+def _verify_like_others(stored: str, password: str) -> bool:
+    """Compare, and take no less time over a wrong password than for a user who does not exist."""
+    right = verify_stored(stored, password)
+    if not right and is_old(stored):
+        verify_stored(_DUMMY, password)
+    return right
 
 
 class Passwords:
-    """Checks passwords in threads of its own."""
+    """Checks passwords in threads of its own.
+
+    ``on_old_scheme`` is called with account and password after a right one that ``is_old``.
+    """
 
     def __init__(self, outside: Outside) -> None:
         self._seconds = outside.reactor.seconds
@@ -123,6 +103,7 @@ class Passwords:
         self._key = outside.random(32)
         self._waiting = 0
         self._right: dict[bytes, float] = {}  # what was right, until when; oldest first
+        self.on_old_scheme: Callable[[Account, str], None] = lambda account, password: None
 
     async def verify(self, account: Account | None, password: str) -> bool:
         """Whether this is the password of this account; None is an unknown user (TooBusy)."""
@@ -135,12 +116,14 @@ class Passwords:
             raise TooBusy
         self._waiting += 1
         try:
-            right = await self._worker.call(verify_stored, stored, password)
+            right = await self._worker.call(_verify_like_others, stored, password)
         finally:
             self._waiting -= 1
-        if not (right and usable):
+        if account is None or not (right and usable):
             return False
         self._remember(mark)
+        if is_old(stored):
+            self.on_old_scheme(account, password)
         return True
 
     def stop(self) -> None:

@@ -34,7 +34,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from mailsrv.mail import trace
 from mailsrv.mail.address import Address
@@ -206,6 +206,24 @@ class Spool:
     def draft(self) -> Draft:
         """Begin a message; it gets its queue id here."""
         return Draft(self, self.next_id())
+
+    async def with_head(self, draft: Draft, length: int, head: bytes) -> Draft:
+        """The same content in a new draft, its first ``length`` octets replaced; the old draft is gone."""
+        changed = self.draft()
+        kept = draft.head()
+        pieces = head + kept[length:] if not draft.filed else head
+        try:
+            await (changed.append(pieces) or succeed(None))
+            offset = length
+            while draft.filed and draft.trouble is None and (block := await self.read_file(draft.id, offset)):
+                offset += len(block)
+                await (changed.append(block) or succeed(None))
+        except BaseException:
+            changed.discard()
+            raise
+        changed.trouble = changed.trouble or draft.trouble
+        draft.discard()
+        return changed
 
     async def accept(self, draft: Draft, arrival: Arrival) -> None:
         """Take responsibility.  Returns once the message is on stable storage; raises StorageTrouble otherwise."""

@@ -5,8 +5,8 @@ checks are about: one form of writing for each header, no header longer than ``V
 as the octets cannot become one.  The answer never depends on how the octets were cut: for a beginning of a header it is
 None, whatever follows the header changes nothing.
 
-Source: "The PROXY protocol, Versions 1 & 2" (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt), sections 2.1
-and 2.2.  Who may be believed is the caller's to know (section 4).
+Source: "The PROXY protocol, Versions 1 & 2", published with HAProxy (doc/proxy-protocol.txt), sections 2.1 and 2.2.
+Who may be believed is the caller's to know.
 """
 
 from __future__ import annotations

@@ -86,7 +86,6 @@ class Mailsrv:
     directory: Path
     settings: dict[str, Any] = field(default_factory=dict)
     twistd: tuple[str, ...] = ()  # further options of twistd
-    tracer: tuple[str, ...] = ()  # a command that runs it, such as strace
     port: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in SERVICES})
     program: Program | None = None
 
@@ -142,7 +141,6 @@ class Mailsrv:
     def spawn(self) -> Program:
         """Start twistd and return at once."""
         argv = [
-            *self.tracer,
             str(BIN / "twistd"),
             "--nodaemon",
             "--pidfile=",

@@ -335,7 +335,9 @@ class Network:
     def _ended(self, life: Life) -> None:
         """A program has died.  Its system tells the other sides, or has died with it and tells nobody."""
         told = self._rng.random() < 0.5
-        for socket in self._sockets.pop(life):
+        sockets = self._sockets.pop(life)
+        self.timeline.bury(sockets)
+        for socket in sockets:
             if told and socket.peer is not None:
                 socket._send_event(socket.peer.reset)
             elif socket.link is not None:

@@ -88,24 +88,31 @@ class Life:
 class Timeline:
     """``now`` is in seconds since the beginning of the world."""
 
-    __slots__ = ("_events", "_order", "now", "turns")
+    __slots__ = ("_buried", "_events", "_order", "now", "turns")
 
     def __init__(self) -> None:
         self.now = 0.0
         self.turns = 0  # events so far
         self._events: list[tuple[float, int, Life, Callable[..., object], tuple[Any, ...]]] = []
         self._order = 0
+        self._buried: list[object] = []
 
     def at(self, when: float, life: Life, function: Callable[..., object], *args: Any) -> None:
         """Call ``function`` at ``when``, or now if that is past, as long as ``life`` lasts."""
         self._order += 1
         heapq.heappush(self._events, (max(when, self.now), self._order, life, function, args))
 
-    def next_event(self) -> float | None:
-        """When the next event is due; None when nothing is left to happen."""
-        while self._events and not self._events[0][2].alive:
-            heapq.heappop(self._events)
-        return self._events[0][0] if self._events else None
+    def bury(self, remains: object) -> None:
+        """Keep what a dead program has left.
+
+        Were it thrown away, Python would end its coroutines, and their ``finally`` would run while the next life does.
+        """
+        self._buried.append(remains)
+
+    def forget(self) -> None:
+        """The world is over, and all that is buried goes."""
+        self._events.clear()
+        self._buried.clear()
 
     def run(self, until: float, stop: Callable[[], bool] = lambda: False) -> None:
         """Let everything happen up to and including ``until`` (seconds), or until ``stop()``, asked between events."""
@@ -113,6 +120,7 @@ class Timeline:
         while events and events[0][0] <= until and not stop():
             when, _, life, function, args = heapq.heappop(events)
             if not life.alive:
+                self.bury((function, args))
                 continue
             self.now = when
             self.turns += 1

@@ -30,6 +30,7 @@ class SimulatedWorker:
         self._waiting: dict[int, tuple[Deferred[Any], Callable[[], Any]]] = {}
         self._count = 0
         self._stopped = False
+        life.ended.append(lambda: timeline.bury(self._waiting))
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         self._life.check()

@@ -27,6 +27,7 @@ from zope.interface import implementer
 from mailsrv import config
 from mailsrv.checks.admission import Admission
 from mailsrv.checks.blocklists import Blocklists
+from mailsrv.checks.caps import Caps
 from mailsrv.checks.penalties import Penalties
 from mailsrv.outside.interfaces import Worker
 from mailsrv.smtp.protocol import SmtpFactory
@@ -247,6 +248,7 @@ class World:
             Penalties(lambda: settings.config.limits.penalties, reactor.seconds),
             Recorder(self.outside, self.database),
             Blocklists(self.outside.resolver(()), lambda: settings.config.checks.blocklists, reactor.seconds),
+            Caps(lambda: settings.config.limits, self.database, self.outside.wall),
         )
         self.factories = {
             "smtp": self._listen(25, "smtp"),

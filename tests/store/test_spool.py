@@ -325,7 +325,8 @@ def test_the_name_of_a_copy_tells_its_exact_size_in_the_file_and_on_the_wire(sto
                 wire = f"Return-Path: <{sender}>\r\nDelivered-To: {address}\r\n".encode() + PREFIX + content
                 seconds = arrival.id // 1_000_000
                 unique = f"{seconds}.Q{queue_id.text(arrival.id)}N{to.index(address)}.mx.example.org"
-                assert name == f"{unique},S={len(wire.replace(b'\r\n', b'\n'))},W={len(wire)}"
+                octets = len(wire.replace(b"\r\n", b"\n"))
+                assert name == f"{unique},S={octets},W={len(wire)}"
 
 
 # -- giving out

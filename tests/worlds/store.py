@@ -20,7 +20,7 @@ from mailsrv.store.delivery import LocalDelivery
 from mailsrv.store.message import Arrival, FinalRecipient, local_waiting
 from mailsrv.store.spool import Spool
 from tests.simulation.network import Network
-from tests.simulation.outside import Machine
+from tests.simulation.outside import Machine, SimulatedOutside
 from tests.simulation.resolver import Zone
 from tests.simulation.timeline import Timeline
 from tests.worlds.resolver import RecordsResolver
@@ -69,6 +69,7 @@ class Store:
         self.disk = self.machine.disk
         self.steps = self.machine.steps
         self.deferred: list[float] = []
+        self.outside: SimulatedOutside
         self.database: Database
         self.spool: Spool
         self.local: LocalDelivery
@@ -76,7 +77,7 @@ class Store:
 
     def boot(self, *, recover: bool = True) -> Store:
         """Start; ``recover``: what waits for own mailboxes is handed to local delivery, as the queue runner does."""
-        outside = self.machine.boot()
+        outside = self.outside = self.machine.boot()
         # What a crash leaves is the test's decision.
         self.machine.life.ended[:] = [self.machine.databases.crash]
         self.database = Database(outside, DATABASE)

@@ -1,0 +1,81 @@
+"""How many recipients an account may write to in an hour and in a day.
+
+A stolen password then sends little before somebody notices.  What counts is what the ledger's database has accepted from
+the account, so a restart forgets nothing; after the first look the counts are kept in memory, by minutes.  Recipients of
+a transaction under way are reserved, so many connections at once are no way around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mailsrv.store import message
+from mailsrv.store.database import Database
+
+HOUR_S = 3600
+DAY_S = 86400
+_MINUTE_S = 60
+
+
+class Limits(Protocol):
+    @property
+    def recipients_per_hour(self) -> int: ...
+
+    @property
+    def recipients_per_day(self) -> int: ...
+
+
+class _Usage:
+    """One account: accepted recipients by minute, and those of open transactions."""
+
+    __slots__ = ("minutes", "reserved")
+
+    def __init__(self, minutes: dict[int, int]) -> None:
+        self.minutes = minutes
+        self.reserved = 0
+
+
+class Caps:
+    """``limits`` is asked each time; ``wall`` gives seconds since 1970."""
+
+    def __init__(self, limits: Callable[[], Limits], database: Database, wall: Callable[[], float]) -> None:
+        self._limits = limits
+        self._database = database
+        self._wall = wall
+        self._usage: dict[str, _Usage] = {}
+
+    async def prepare(self, account: str) -> None:
+        """Know what the account has sent; needed before ``reserve``."""
+        if account not in self._usage:
+            sent = await self._database.read(message.recipients_by_minute, account, self._wall() - DAY_S)
+            self._usage.setdefault(account, _Usage(sent))
+
+    def reserve(self, account: str) -> str | None:
+        """Count one more recipient; or why not, in words that say when it is possible again."""
+        usage = self._usage[account]
+        now = int(self._wall())
+        usage.minutes = {minute: n for minute, n in usage.minutes.items() if minute > (now - DAY_S) // _MINUTE_S}
+        limits = self._limits()
+        for seconds, limit, words in (
+            (HOUR_S, limits.recipients_per_hour, "an hour"),
+            (DAY_S, limits.recipients_per_day, "a day"),
+        ):
+            first = (now - seconds) // _MINUTE_S
+            counted = {minute: n for minute, n in usage.minutes.items() if minute > first}
+            if sum(counted.values()) + usage.reserved >= limit:
+                wait = (min(counted) - first) if counted else 1
+                return f"More than {limit} recipients in {words}; the next one in about {wait} minutes"
+        usage.reserved += 1
+        return None
+
+    def release(self, account: str, reserved: int) -> None:
+        """The transaction has come to nothing."""
+        self._usage[account].reserved -= reserved
+
+    def accepted(self, account: str, reserved: int) -> None:
+        """The transaction is accepted: what it had reserved is used."""
+        usage = self._usage[account]
+        usage.reserved -= reserved
+        minute = int(self._wall()) // _MINUTE_S
+        usage.minutes[minute] = usage.minutes.get(minute, 0) + reserved

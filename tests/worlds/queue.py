@@ -1,0 +1,180 @@
+"""The queue runner with database, spool, local delivery and reports, on a simulated machine; only the relay is a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from mailsrv.config import Config, parse
+from mailsrv.mail.address import Address
+from mailsrv.mail.envelope import Envelope
+from mailsrv.mail.outcome import Outcome, Result
+from mailsrv.relay.bounce import Reports
+from mailsrv.relay.job import IDeliveryAgent, Job
+from mailsrv.relay.queue import QueueRunner
+from mailsrv.store.accounts import Directory, parse_directory
+from mailsrv.store.message import FinalRecipient
+from tests.worlds.store import LETTER, Store
+
+DELIVERED = Outcome(
+    Result.DELIVERED, "2.0.0", "mx.example.net took the message.", "250 ok", "mx.example.net [192.0.2.9]:25"
+)
+DEFERRED = Outcome(
+    Result.DEFERRED, "4.4.1", "No connection with mx.example.net.", remote="mx.example.net [192.0.2.9]:25"
+)
+FAILED = Outcome(
+    Result.FAILED, "5.1.1", "mx.example.net refused the recipient.", "550 who?", "mx.example.net [192.0.2.9]:25"
+)
+
+CONFIG = """
+hostname = "mx.example.org"
+domains = ["example.org"]
+state = "/state"
+[queue]
+retry = ["1m", "5m", "15m"]
+warn = "4h"
+expire = "5d"
+"""
+ACCOUNTS = "alice@example.org:!\nbob@example.org:!\n"
+
+
+@implementer(IDeliveryAgent)
+class ScriptedAgent:
+    """A second provider of the delivery agent: answers as it is told, at once or when ``finish`` is called.
+
+    ``answers`` is by recipient; everybody else's mail is delivered.  ``slow`` destinations are not answered by
+    themselves.  ``jobs`` are all that came, ``contents`` what was read of each.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Outcome] = {}
+        self.slow: set[str] = set()
+        self.jobs: list[Job] = []
+        self.contents: dict[str, bytes] = {}
+        self.running: list[tuple[Job, Deferred[None]]] = []
+        self.most = 0  # attempts at the same time
+        self.most_of_one = 0
+        self.closed = False
+
+    async def deliver(self, job: Job) -> list[Outcome]:
+        self.jobs.append(job)
+        content = b""
+        try:
+            async for chunk in job.content.chunks():
+                content += chunk
+        except OSError as error:
+            return [Outcome(Result.DEFERRED, "4.3.0", f"Local trouble: {error}.")] * len(job.recipients)
+        self.contents[job.queue_id] = content
+        answered: Deferred[None] = Deferred()
+        self.running.append((job, answered))
+        self.most = max(self.most, len(self.running))
+        self.most_of_one = max(self.most_of_one, sum(other.destination == job.destination for other, _ in self.running))
+        if job.destination not in self.slow:
+            answered.callback(None)
+        await answered
+        self.running.remove((job, answered))
+        if self.closed:
+            return [Outcome(Result.DEFERRED, "4.3.2", "This server is shutting down.")] * len(job.recipients)
+        return [self.answers.get(str(recipient.address), DELIVERED) for recipient in job.recipients]
+
+    async def close(self) -> None:
+        self.closed = True
+        self.finish()
+
+    def finish(self, destination: str = "") -> None:
+        """Let attempts end, those of one destination or all."""
+        for job, answered in list(self.running):
+            if destination in ("", job.destination) and not answered.called:
+                answered.callback(None)
+
+    def recipients(self) -> list[str]:
+        """Whom attempts were made for, in order."""
+        return [str(recipient.address) for job in self.jobs for recipient in job.recipients]
+
+
+class QueueSettings:
+    """Settings as text; ``change`` puts others in force."""
+
+    def __init__(self, text: str = CONFIG, accounts: str = ACCOUNTS, aliases: str = "") -> None:
+        self.config: Config
+        self.directory: Directory
+        self.change(text, accounts, aliases)
+
+    def change(self, text: str, accounts: str = ACCOUNTS, aliases: str = "") -> None:
+        self.config = parse(text, "/etc/mailsrv/mailsrv.toml")
+        self.directory = parse_directory(self.config, accounts, aliases)
+
+
+class QueueWorld(Store):
+    """``boot`` begins a life; mail for other domains than example.org goes to ``agent``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = QueueSettings()
+        self.agent: ScriptedAgent
+        self.queue: QueueRunner
+
+    def boot(self, *, recover: bool = True) -> QueueWorld:
+        super().boot(recover=False)
+        self.agent = ScriptedAgent()
+        outside = self.outside
+        self.reports = Reports(self.settings, outside, self.spool)
+        self.queue = QueueRunner(
+            self.settings, outside, self.database, self.spool, self.agent, self.reports, self.local
+        )
+        self.local.on_deferred = self.queue.wake_at
+
+        def accepted(arrival: Any, names: Sequence[str], content: bytes | None) -> None:
+            self.local.accepted(arrival, names, content)
+            self.queue.accepted(arrival)
+
+        self.spool.on_accepted = accepted
+        if recover:
+            self.queue.wake()
+        return self
+
+    def submit(
+        self,
+        *to: str,
+        sender: str = "alice@example.org",
+        content: bytes = LETTER,
+        notify: tuple[str, ...] = (),
+        orcpt: str = "",
+        ret: str = "",
+        envid: str = "",
+    ) -> int:
+        """A message of a user of ours is accepted; its id."""
+        draft = self.spool.draft()
+        writing = draft.append(content)
+        if writing is not None:
+            self.wait(writing)
+        arrival = self.arrival(draft.id, content, to, sender)
+        recipients = tuple(FinalRecipient(r.address, r.original, r.mailbox, notify, orcpt) for r in arrival.recipients)
+        envelope = Envelope(Address.parse(sender) if sender else None, ret=ret, envid=envid)
+        self.wait(self.spool.accept(draft, replace(arrival, recipients=recipients, envelope=envelope)))
+        return draft.id
+
+    def operator(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """The operator's tool changes the database on a connection of its own, and the server notices."""
+        connection = self.machine.databases.look("/state/mailsrv.db")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = function(connection, self.machine.wall(), *arguments)
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+        self.queue.wake()
+        return result
+
+    def row(self, message: int, n: int = 0) -> dict[str, Any]:
+        names = ("state", "attempts", "since", "next_attempt", "warned", "status", "answer")
+        (found,) = self.rows(f"SELECT {', '.join(names)} FROM recipient WHERE message = ? AND n = ?", message, n)
+        return dict(zip(names, found, strict=True))
+
+    def reports_in(self, mailbox: str = "alice@example.org") -> list[bytes]:
+        """The reports that have come."""
+        return [octets for octets in self.mailbox(mailbox).values() if b"multipart/report" in octets]
