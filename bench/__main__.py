@@ -65,7 +65,9 @@ def main() -> None:
                 print("; ".join(f"{name}: {value}" for name, value in environment.items()) + "\n")
             results: dict[str, Any] = {"environment": environment}
             for what in arguments.what:
-                results[what] = _run(what, arguments, place)
+                folder = place / what
+                folder.mkdir(mode=0o755)
+                results[what] = _run(what, arguments, folder)
     except ProgramError as error:
         raise SystemExit(f"bench: {error}") from error
     if arguments.json:
@@ -107,7 +109,7 @@ def _available(wanted: list[str]) -> list[str]:
 
 def _look_inside(what: str, modes: list[str], arguments: argparse.Namespace, place: Path) -> None:
     """Runs of mailsrv alone that show where its time goes."""
-    output = place.parent / "inside"
+    output = place / "inside"
     if arguments.strace and find("strace") is None:
         raise SystemExit("bench: strace is not installed")
     profile = () if arguments.strace else (f"--profile={output}", "--profiler=cProfile", "--savestats")

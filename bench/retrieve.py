@@ -1,7 +1,7 @@
 """Messages per second by POP3 from Maildirs of 2,000 messages of 4 KiB, beside Dovecot.
 
-One session: login, STAT, UIDL, RETR of every message in turn, QUIT, without TLS.  By one client, and by twenty at a time
-on mailboxes of their own.  Every mailbox has been opened once before, so indexes and password caches are warm.
+One session: login, STAT, UIDL, RETR of every message in turn, QUIT, without TLS.  By one client, and by twenty at a
+time on mailboxes of their own.  Every mailbox has been opened before, so indexes and password caches are warm.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from mailsrv.config_values import Network, Route, duration, size
 from mailsrv.endpoints import endpoint, local_endpoint
 from mailsrv.toml_lines import Path, key_lines
 
+__all__ = ["DEFAULT_PATH", "Config", "ConfigError", "KeyPair", "Network", "Route", "duration", "load", "parse", "size"]
+
 DEFAULT_PATH: Final = "/etc/mailsrv/mailsrv.toml"
 
 _MISSING = "missing, and it has no default"
@@ -311,6 +313,7 @@ def _suggestion(path: Path, siblings: dict[str, Any]) -> str:
     for table, form in _forms(Config).items():
         if not isinstance(form, _Key) and table != within:
             every |= dict.fromkeys(_forms(form), table)
+    every |= dict.fromkeys(siblings, within)
     near = difflib.get_close_matches(name, list(every), 1, 0.7) or difflib.get_close_matches(name, list(siblings), 1, 0)
     table = every.get(near[0], within) if near else ""
     return f' (did you mean "{near[0]}"{f" in [{table}]" if table and table != within else ""}?)' if near else ""

@@ -53,11 +53,23 @@ state = {state}
 # The same with TLS from the first octet.
 #pop3s = ["tcp:995", "tcp6:995"]
 
+# LMTP for another mail server on this machine, such as ["unix:/run/mailsrv/lmtp"] or ["tcp:24:interface=127.0.0.1"]:
+# mail for our own domains, without questions.  Who may open the socket is decided by the permissions of its folder.
+#lmtp = []
+
+# Proxies in front of this machine that say by the PROXY protocol who the client is, such as ["10.0.0.1/32"].  From
+# them a connection without that header is dropped; of all others a header is not believed.
+#proxies = []
+
 [tls]
 
 # PEM files: the certificate with its chain, and its private key.  New ones are taken up when the files change.
 #certificate = "tls/cert.pem"
 #key = "tls/key.pem"
+
+# The same for clients that ask for another name (SNI); "*." stands for any one label, such as
+# names = {{ "mail.example.net" = {{ certificate = "tls/net.pem", key = "tls/net-key.pem" }} }}
+#names = {{}}
 
 # A PEM bundle that is trusted besides the system's when the certificates of other servers are verified.
 #authorities = ""

@@ -78,7 +78,12 @@ class Reports:
         hostname = self._settings.config.hostname
         number = self._spool.next_id()
         prefix, data = content
-        original = prefix + (data if data is not None else await self._spool.read_file(queued.id, 0))
+        if data is None:
+            try:
+                data = await self._spool.read_file(queued.id, 0)
+            except OSError:
+                data = b""  # a report without the original is better than none, and than an attempt not recorded
+        original = prefix + data
         head, body = header.split(original)
         # RFC 3461 6.2: nobody needs back what has arrived.
         whole = kind == "failed" and queued.envelope.ret != "HDRS" and len(prefix) + queued.size <= RETURNED

@@ -29,7 +29,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.outside.interfaces import Outside
-from mailsrv.store import accounts, ledger, maildir, message
+from mailsrv.store import accounts, ledger, maildir, message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.ledger import Event
 from mailsrv.store.message import Acceptance, Arrival, QueuedMessage, Settlement
@@ -319,7 +319,16 @@ class LocalDelivery:
         for copy in batch.copies:
             if copy.tell_sender:
                 wanted.setdefault(copy.message, []).append(copy.n)
-        return [report for number, ns in wanted.items() for report in await self.report_success(number, ns)]
+        reports: list[Acceptance] = []
+        for number, ns in wanted.items():
+            try:
+                reports += await self.report_success(number, ns)
+            except StorageTrouble:
+                raise
+            except Exception:
+                # What is in the mailbox is there, whether its sender can be told or not.
+                log.failure("A report of success about {queue_id} could not be made", queue_id=queue_id.text(number))
+        return reports
 
     def _again(self, copies: Sequence[Copy]) -> None:
         """Visible, but not marked: look again later, and do not deliver again what has been deleted since."""

@@ -73,11 +73,14 @@ class Recorder:
     def _flush(self) -> None:
         self._timer = None
         events, self._events = self._events, []
+        if not events and self._left_out is not None:
+            events.append(self._left_out)
+            self._more -= 1
         if self._more:
-            told = events.pop() if events else self._left_out
-            assert told is not None
-            events.append(replace(told, reason=f"{told.reason} (and {self._more} more such events, not kept)"))
-            self._more = 0
+            told = events[-1]
+            events[-1] = replace(told, reason=f"{told.reason} (and {self._more} more such events, not kept)")
+        self._more = 0
+        self._left_out = None
         self._writing = True
         self._database.write(ledger.write, self._outside.wall(), tuple(events)).addErrback(self._lost).addCallback(
             self._written

@@ -126,7 +126,8 @@ class Draft:
         """The message is not accepted: nothing of it stays."""
         self.close()
         if self._writing is not None:
-            self._writing.addBoth(lambda result: self._spool.blocking(self._remove))
+            # A file that cannot be removed now is swept at the next start.
+            self._writing.addBoth(lambda result: self._spool.blocking(self._remove)).addErrback(lambda failure: None)
             self._writing = None
 
     def _remove(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mailsrv.cli.template import configuration
-from mailsrv.config import Config, ConfigError, Route, duration, load, parse, size
+from mailsrv.config import Config, ConfigError, KeyPair, Route, duration, load, parse, size
 
 LEAST = 'hostname = "mx.example.org"\ndomains = ["example.org"]\n'
 
@@ -36,8 +36,11 @@ def test_two_keys_are_enough() -> None:
     assert config.listen.submissions == ("tcp:465", "tcp6:465")
     assert config.listen.pop3 == ("tcp:110", "tcp6:110")
     assert config.listen.pop3s == ("tcp:995", "tcp6:995")
+    assert config.listen.lmtp == ()
+    assert config.listen.proxies == ()
     assert config.tls.certificate == "/etc/mailsrv/tls/cert.pem"
     assert config.tls.key == "/etc/mailsrv/tls/key.pem"
+    assert config.tls.names == {}
     assert config.tls.authorities == ""
     assert config.auth.cleartext == "never"
     assert config.dns.servers == ()
@@ -67,9 +70,12 @@ trusted_networks = ["192.168.7.0/24", "2001:db8::/32", "192.0.2.1"]
 [listen]
 smtp = ["tcp:0:interface=127.0.0.1", "tcp6:2525:interface=\\\\:\\\\:1", "unix:/run/m:mode=660", "systemd:index=0"]
 pop3 = []
+lmtp = ["unix:/run/mailsrv/lmtp:mode=660", "unix:address=/run/a\\\\:b", "tcp:24:interface=127.0.0.1"]
+proxies = ["10.0.0.1", "2001:db8:1::/64"]
 [tls]
 certificate = "c.pem"
 key = "/k.pem"
+names = { "*.Example.NET" = { certificate = "n.pem", key = "/n-key.pem" } }
 authorities = "more.pem"
 [auth]
 cleartext = "loopback"
@@ -106,8 +112,11 @@ expire = "20s"
     )
     assert config.listen.smtp[1] == "tcp6:2525:interface=\\:\\:1"
     assert config.listen.pop3 == ()
+    assert config.listen.lmtp[1:] == ("unix:address=/run/a\\:b", "tcp:24:interface=127.0.0.1")
+    assert config.listen.proxies == (ip_network("10.0.0.1/32"), ip_network("2001:db8:1::/64"))
     assert config.tls.certificate == "/home/me/conf/c.pem"
     assert config.tls.key == "/k.pem"
+    assert config.tls.names == {"*.example.net": KeyPair("/home/me/conf/n.pem", "/n-key.pem")}
     assert config.tls.authorities == "/home/me/conf/more.pem"
     assert config.auth.cleartext == "loopback"
     assert config.dns.servers == ("127.0.0.1:5353", "127.0.0.1:53", "[::1]:53", "[::1]:5353")
@@ -168,13 +177,35 @@ def test_a_configuration_never_changes_and_compares_by_value() -> None:
         ('[listen]\nsmtp = ["tcp6:"]\n', '4: listen.smtp: "" is not a port number.'),
         ('[listen]\nsmtp = ["tcp:٢٥"]\n', "4: listen.smtp:"),
         ('[listen]\nsmtp = ["tpc:25"]\n', '(did you mean "tcp:"?).'),
+        (
+            '[listen]\nlmtp = ["unix:run/lmtp"]\n',
+            '4: listen.lmtp: "unix:run/lmtp" does not name the socket by its whole path',
+        ),
+        ('[listen]\nlmtp = ["tcp:24"]\n', '4: listen.lmtp: "tcp:24" could be reached from elsewhere; name a socket, '),
+        ('[listen]\nlmtp = ["tcp:24:interface=0.0.0.0"]\n', "4: listen.lmtp: "),
+        ('[listen]\nlmtp = ["tcp6:24:interface=\\\\:\\\\:"]\n', "could be reached from elsewhere"),
+        ('[listen]\nlmtp = ["systemd:domain=INET:index=0"]\n', "could be reached from elsewhere"),
+        ('[listen]\nlmtp = ["lmtp"]\n', '4: listen.lmtp: "lmtp" is not an endpoint'),
+        ('[listen]\nproxies = ["10.0.0.1/8"]\n', '4: listen.proxies: "10.0.0.1/8" is an address within a network'),
+        ('[listen]\nproxies = ["0.0.0.0/0"]\n', '4: listen.proxies: "0.0.0.0/0" is everybody'),
+        ('[listen]\nproxies = ["::/0"]\n', '4: listen.proxies: "::/0" is everybody'),
+        ('[tls]\nnames = ["a.net"]\n', "4: tls.names: expected a table of tables with certificate and key."),
+        ('[tls]\nnames = { "a.net" = "a.pem" }\n', '4: tls.names."a.net": expected a table [tls.names."a.net"].'),
+        ('[tls.names."a.net"]\nkey = "k"\n', '3: tls.names."a.net".certificate: missing, and it has no default.'),
+        ('[tls.names."a.net"]\nkey = "k"\ncert = "c"\n', 'cert: unknown key (did you mean "certificate"?).'),
+        ('[tls.names]\n"*" = { key = "k", certificate = "c" }\n', '4: tls.names."*": "*" is not a domain'),
+        ('[tls.names]\n"a.*.net" = { key = "k", certificate = "c" }\n', '4: tls.names."a.*.net": '),
+        (
+            '[tls.names]\n"a.net" = { key = "k", certificate = "c" }\n"A.net" = { key = "k", certificate = "c" }\n',
+            '5: tls.names."A.net": a second entry for "a.net".',
+        ),
         ('[auth]\ncleartext = "always"\n', '4: auth.cleartext: "always" is neither "never" nor "loopback".'),
         ('[dns]\nservers = ["ns.example"]\n', '4: dns.servers: "ns.example" is not an address'),
         ('[dns]\nservers = ["127.0.0.1:0"]\n', '4: dns.servers: "127.0.0.1:0" is not an address'),
         ('[checks]\nblocklists = ["a b"]\n', '4: checks.blocklists: "a b" is not a domain'),
         ('[outbound]\nroutes = { "x y" = "smtp://a" }\n', '4: outbound.routes."x y": "x y" is not a domain'),
         ('[outbound.routes]\n\n"x.net" = "http://a"\n', '5: outbound.routes."x.net": a route begins with'),
-        ('[outbound.routes]\n"x.net" = "smtp://a"\n"X.net" = "smtp://b"\n', 'a second route for "x.net".'),
+        ('[outbound.routes]\n"x.net" = "smtp://a"\n"X.net" = "smtp://b"\n', 'a second entry for "x.net".'),
         ('[tls]\ncertificate = "a\\u0000b"\n', "4: tls.certificate: a path holds no control characters."),
     ],
 )

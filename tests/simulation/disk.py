@@ -86,11 +86,12 @@ def _error(number: int, path: str) -> OSError:
 
 
 class Disk:
-    """``space`` is the number of octets that are free; set it to what a test needs."""
+    """``space`` is the number of octets that are free.  A disk that is not ``honest`` says synced and is not."""
 
     def __init__(self, wall: Callable[[], float] = lambda: 0.0, space: int = 1 << 40) -> None:
         self.root = Folder()
         self.space = space
+        self.honest = True
         self.wall = wall
         self._pending: list[_Change] = []
         self._devices = 0
@@ -191,11 +192,13 @@ class Disk:
         self._pending.append(_Change(edits))
 
     def sync_file(self, file: File) -> None:
-        if not file.synced and not file.suspect:
+        if not file.synced and not file.suspect and self.honest:
             file.durable = bytes(file.octets)
         file.synced = True
 
     def sync_folder(self, folder: Folder) -> None:
+        if not self.honest:
+            return
         wanted: list[_Change] = []
         for change in reversed(self._pending):
             if any(edited is folder for edited, _, _ in change.edits) or any(
@@ -207,6 +210,8 @@ class Disk:
             self._pending.remove(change)
 
     def sync_device(self, device: int) -> None:
+        if not self.honest:
+            return
         for change in self._pending:
             if change.device == device:
                 change.make_durable()

@@ -28,6 +28,7 @@ from twisted.internet.defer import Deferred
 from mailsrv.store import ledger, queue_id
 from tests.simulation import scenario
 from tests.simulation.clients import Message
+from tests.simulation.outside import EPOCH
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -57,6 +58,7 @@ def at_the_end(world: World) -> list[str]:
     complaints = list(_present(world))
     complaints += _unfinished(world)
     complaints += _doubled(world)
+    complaints += _given_up_too_soon(world)
     complaints += _reports(world)
     complaints += _fetched(world)
     return complaints
@@ -211,6 +213,20 @@ def _unfinished(world: World) -> Iterator[str]:
     for sink in world.sinks.values():
         for received in sink.messages:
             yield from _altered(sink.name, _lf(received.content), by_id)
+
+
+def _given_up_too_soon(world: World) -> Iterator[str]:
+    """Mail expires by the time that passes, whatever the wall clock says (RFC 3463 4.4.7)."""
+    if world.restarts:
+        return  # how long a machine was off, only the wall clock knows
+    shortest = world.settings.config.queue.expire
+    with _Look(world) as connection:
+        for message, at in connection.execute(
+            "SELECT message, at FROM event WHERE kind = 'bounced' AND status = '4.4.7'"
+        ):
+            waited = at - EPOCH - world.machine.clock_offset_s
+            if waited < shortest:
+                yield f"{queue_id.text(message)} was given up {waited:.0f} s after the world began"
 
 
 def _doubled(world: World) -> Iterator[str]:

@@ -56,7 +56,7 @@ class Faults:
 
 CALM_FAULTS = Faults()
 
-_DISK_STEPS = (
+DISK_STEPS = (
     *("disk: sync file", "disk: sync all", "disk: sync folder", "disk: rename", "disk: create", "disk: write"),
     *("disk: make folder", "disk: unlink", "disk: open", "disk: read", "disk: list", "database: commit"),
 )
@@ -79,7 +79,7 @@ def draw_faults(rng: random.Random) -> Faults:
     faults = rng.sample(sink.ALL, rng.randrange(len(sink.ALL))) if level else []
     steps = {}
     if often(0.3):
-        steps = {step: rng.choice((0.02, 0.2)) for step in rng.sample(_DISK_STEPS, rng.randint(1, 4))}
+        steps = {step: rng.choice((0.02, 0.2)) for step in rng.sample(DISK_STEPS, rng.randint(1, 4))}
     full = (rng.uniform(0, 20), rng.uniform(20, 120)) if often(0.15) else None
     jumps = ((rng.uniform(0, 100), rng.choice((-1e6, -4000.0, 4000.0, 1e6))),) if often(0.1) else ()
     return Faults(

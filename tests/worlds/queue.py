@@ -1,4 +1,4 @@
-"""The queue runner with database, spool, local delivery and reports, on a simulated machine; only the relay is a script."""
+"""The queue runner with all that it works with, on a simulated machine; only the relay is a script."""
 
 from __future__ import annotations
 
@@ -122,11 +122,12 @@ class QueueWorld(Store):
         super().boot(recover=False)
         self.agent = ScriptedAgent()
         outside = self.outside
-        self.reports = Reports(self.settings, outside, self.spool)
+        self.reports = Reports(self.settings, outside, self.spool, self.database)
         self.queue = QueueRunner(
             self.settings, outside, self.database, self.spool, self.agent, self.reports, self.local
         )
         self.local.on_deferred = self.queue.wake_at
+        self.local.report_success = self.reports.stored
 
         def accepted(arrival: Any, names: Sequence[str], content: bytes | None) -> None:
             self.local.accepted(arrival, names, content)

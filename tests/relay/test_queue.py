@@ -1,0 +1,616 @@
+"""The queue runner on a virtual clock: the schedule, fairness, the operator's hand, trouble with the database, the end."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from mailsrv.relay.job import IDeliveryAgent, Job
+from mailsrv.relay.queue import IN_ALL, PER_DESTINATION, WINDOW, WINDOWS
+from mailsrv.store import queue, queue_id
+from mailsrv.store.spool import KEPT
+from tests.worlds.queue import CONFIG, DEFERRED, FAILED, QueueWorld, ScriptedAgent
+from tests.worlds.store import LETTER, PREFIX, SPOOL
+
+BOB = "bob@example.net"
+CAROL = "carol@example.net"
+DAVE = "dave@example.com"
+LARGE = b"Subject: large\r\n\r\n" + b"0123456789abcdef\r\n" * 30_000
+
+
+@pytest.fixture
+def world() -> Iterator[QueueWorld]:
+    world = QueueWorld().boot()
+    world.advance(1)
+    yield world
+    world.close()
+
+
+def attempts(world: QueueWorld, address: str = BOB) -> int:
+    return world.agent.recipients().count(address)
+
+
+def fill(world: QueueWorld, messages: int, destination: str = "example.net") -> None:
+    """Rows of many messages at once, as if they had waited since before the start."""
+    first = world.submit(f"user@{destination}")
+    world.connection.execute("BEGIN IMMEDIATE")
+    for table, columns in (
+        (
+            "message",
+            "accepted, sender, message_id, size, lines, body, smtputf8, ret, envid, account, client, helo, protocol",
+        ),
+        ("content", "prefix, data"),
+        (
+            "recipient",
+            "n, address, original, mailbox, name, destination, notify, orcpt, state, attempts, since, next_attempt,"
+            " warned, status, answer",
+        ),
+    ):
+        key = "id" if table == "message" else "message"
+        world.connection.execute(
+            "WITH RECURSIVE many (more) AS (SELECT 1 UNION ALL SELECT more + 1 FROM many WHERE more < ?)"
+            f" INSERT INTO {table} ({key}, {columns}) SELECT {key} + more, {columns} FROM {table}, many WHERE {key} = ?",
+            (messages - 1, first),
+        )
+    world.connection.execute("COMMIT")
+
+
+# -- the usual way
+
+
+def test_the_script_is_a_delivery_agent() -> None:
+    assert verifyObject(IDeliveryAgent, ScriptedAgent())
+
+
+def test_a_message_is_handed_to_the_agent_at_once_and_settled(world: QueueWorld) -> None:
+    id = world.submit(BOB)
+    world.advance(1)
+    (job,) = world.agent.jobs
+    assert (job.queue_id, job.destination) == (queue_id.text(id), "example.net")
+    assert [str(recipient.address) for recipient in job.recipients] == [BOB]
+    assert str(job.envelope.sender) == "alice@example.org"
+    assert world.agent.contents == {queue_id.text(id): PREFIX + LETTER}
+    assert job.size == len(PREFIX + LETTER)
+    assert world.row(id)["state"] == "delivered"
+    assert world.row(id)["answer"] == "250 ok"
+    assert world.kinds() == ["accepted", "delivered"]
+    assert world.rows("SELECT * FROM content") == []
+    assert world.gaps() == []
+
+
+def test_recipients_of_one_destination_go_together_and_of_two_apart(world: QueueWorld) -> None:
+    world.submit(BOB, DAVE, CAROL, "alice@example.org")
+    world.advance(1)
+    assert sorted(len(job.recipients) for job in world.agent.jobs) == [1, 2]
+    assert world.states() == ["delivered"] * 4
+
+
+def test_a_large_message_is_read_from_its_file_which_goes_in_the_end(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB, content=LARGE)
+    world.advance(1)
+    assert world.agent.contents[queue_id.text(id)] == PREFIX + LARGE
+    assert list(world.disk.files(SPOOL)) == [queue_id.text(id)]
+    del world.agent.answers[BOB]
+    world.advance(100)
+    assert world.row(id)["state"] == "delivered"
+    assert world.disk.files(SPOOL) == {}
+
+
+def test_a_damaged_file_is_not_sent_as_if_it_were_the_message(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB, content=LARGE)
+    world.advance(1)
+    del world.agent.answers[BOB]
+    del world.disk.node(f"{SPOOL}/{queue_id.text(id)}").octets[KEPT:]  # type: ignore[union-attr]
+    world.advance(3600)
+    assert world.row(id)["state"] == "queued"
+    assert "octets instead of" in world.row(id)["answer"]
+
+
+# -- the schedule
+
+
+def test_attempts_follow_the_schedule_and_its_last_time_repeats(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    world.submit(BOB)
+    times: list[float] = []
+    begun = world.timeline.now
+    deliver = world.agent.deliver
+
+    async def timed(job: Job) -> object:
+        times.append(world.timeline.now - begun)
+        return await deliver(job)
+
+    world.agent.deliver = timed  # type: ignore[assignment, method-assign]
+    world.advance(3 * 3600)
+    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    for wait, told in zip(waits, [60, 300, 900, 900, 900], strict=False):
+        assert 0.9 * told - 2 <= wait <= told + 2
+    assert len(waits) >= 10
+
+
+def test_each_deferral_is_told_with_the_time_of_the_next_attempt(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(90)
+    row = world.row(id)
+    assert (row["state"], row["attempts"], row["status"]) == ("queued", 2, "4.4.1")
+    assert world.kinds() == ["accepted", "deferred", "deferred"]
+    (detail,) = world.rows("SELECT detail FROM event WHERE kind = 'deferred' ORDER BY id DESC LIMIT 1")[0]
+    assert float(detail) == row["next_attempt"]
+
+
+def test_recipients_with_different_fates_go_on_apart(world: QueueWorld) -> None:
+    world.agent.answers[CAROL] = DEFERRED
+    id = world.submit(BOB, CAROL)
+    world.advance(70)
+    assert world.row(id, 0)["state"] == "delivered"
+    assert (world.row(id, 1)["state"], world.row(id, 1)["attempts"]) == ("queued", 2)
+    assert attempts(world) == 1
+
+
+def test_what_waits_is_found_after_a_restart(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    world.crash(power=1)
+    world.boot()
+    world.advance(30)
+    assert world.agent.jobs == []
+    world.advance(35)
+    assert world.row(id)["state"] == "delivered"
+
+
+def test_after_a_crash_between_the_answer_and_the_commit_it_is_sent_again(world: QueueWorld) -> None:
+    """The one case of a duplicate."""
+    world.agent.slow.add("example.net")
+    id = world.submit(BOB)
+    world.advance(1)
+    world.steps.crashes = {world.steps.number + 1}
+    world.agent.finish()
+    world.advance(1)
+    assert not world.machine.life.alive
+    world.crash()
+    world.steps.crashes = ()
+    assert world.row(id)["state"] == "queued"
+    world.boot()
+    world.advance(1)
+    assert attempts(world) == 1
+    assert world.row(id)["state"] == "delivered"
+    assert world.gaps() == []
+
+
+# -- many at once
+
+
+def test_attempts_at_one_destination_are_limited(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    fill(world, 3 * PER_DESTINATION)
+    world.queue.wake()
+    world.advance(5)
+    assert len(world.agent.running) == PER_DESTINATION
+    while world.agent.running:
+        world.agent.running[0][1].callback(None)
+        world.advance(1)
+    assert world.agent.most_of_one == PER_DESTINATION
+    assert world.states() == ["delivered"] * 3 * PER_DESTINATION
+
+
+def test_attempts_in_all_are_limited(world: QueueWorld) -> None:
+    destinations = [f"domain{n}.example" for n in range(IN_ALL + 20)]
+    world.agent.slow.update(destinations)
+    for destination in destinations:
+        world.submit(f"user@{destination}")
+    world.advance(5)
+    assert len(world.agent.running) == IN_ALL
+    for _ in range(20):
+        world.agent.finish(world.agent.running[0][0].destination)
+        world.advance(1)
+    assert world.agent.most == IN_ALL
+    assert len(world.agent.jobs) == IN_ALL + 20
+    world.agent.finish()
+
+
+def test_one_slow_destination_does_not_delay_others(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    fill(world, 500)
+    world.queue.wake()
+    world.advance(5)
+    id = world.submit(DAVE)
+    world.advance(1)
+    assert world.row(id)["state"] == "delivered"
+    world.agent.finish()
+
+
+def test_when_all_attempts_are_taken_destinations_take_turns(world: QueueWorld) -> None:
+    """Else the first ten with enough mail keep all places until they are through."""
+    destinations = [f"domain{n}.example" for n in range(2 * IN_ALL // PER_DESTINATION)]
+    world.agent.slow.update(destinations)
+    for destination in destinations:
+        for _ in range(3 * PER_DESTINATION):
+            world.submit(f"user@{destination}")
+    world.advance(5)
+    served: set[str] = set()
+    for _ in range(2 * IN_ALL):
+        job, answered = world.agent.running[0]
+        served.add(job.destination)
+        answered.callback(None)
+        world.advance(0.2)
+    assert served == set(destinations)
+    world.agent.slow.clear()
+    world.agent.finish()
+    world.advance(60)
+    assert set(world.states()) == {"delivered"}
+
+
+def test_the_window_is_bounded_with_ten_thousand_queued_and_all_arrive(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    fill(world, 10_000)
+    world.queue.wake()
+    world.advance(5)
+    assert world.queue._known <= WINDOW + PER_DESTINATION
+    world.agent.slow.clear()
+    world.agent.finish()
+    most = 0
+    while "queued" in {state for (state,) in world.rows("SELECT DISTINCT state FROM recipient")}:
+        world.advance(0.5)
+        most = max(most, world.queue._known)
+    assert most <= WINDOW + PER_DESTINATION
+    assert len(world.agent.jobs) == 10_000
+    assert len({job.queue_id for job in world.agent.jobs}) == 10_000
+
+
+def test_the_windows_are_bounded_over_many_destinations(world: QueueWorld) -> None:
+    world.agent.slow.update(f"domain{n}.example" for n in range(200))
+    for n in range(200):
+        fill(world, 40, f"domain{n}.example")
+    world.queue.wake()
+    world.advance(30)
+    assert world.queue._known <= WINDOWS + WINDOW
+    assert len(world.agent.running) == IN_ALL
+    world.agent.slow.clear()
+    world.agent.finish()
+    world.advance(300)
+    assert world.rows("SELECT DISTINCT state FROM recipient") == [("delivered",)]
+
+
+def test_a_list_of_a_thousand_recipients_is_taken_in_parts(world: QueueWorld) -> None:
+    world.submit(*(f"user{n}@example.net" for n in range(1000)))
+    world.advance(60)
+    assert sorted(world.agent.recipients()) == sorted(f"user{n}@example.net" for n in range(1000))
+    assert max(len(job.recipients) for job in world.agent.jobs) <= 2 * WINDOW
+    assert set(world.states()) == {"delivered"}
+    assert world.gaps() == []
+
+
+def test_thousands_of_local_messages_are_recovered_without_long_pauses(world: QueueWorld) -> None:
+    world.crash()
+    world.boot(recover=False)
+    world.spool.on_accepted = lambda arrival, names, content: None
+    for n in range(2500):
+        draft = world.spool.draft()
+        draft.append(LETTER)
+        world.wait(world.spool.accept(draft, world.arrival(draft.id, to=(f"user{n % 50}@example.org",))))
+    world.crash()
+    world.boot()
+    world.advance(30)
+    assert set(world.states()) == {"delivered"}
+
+
+# -- the operator's hand
+
+
+def test_a_held_message_is_not_tried_and_a_released_one_is_at_once(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    world.operator(queue.hold, id)
+    world.advance(7200)
+    assert attempts(world) == 1
+    del world.agent.answers[BOB]
+    world.operator(queue.release, id)
+    world.advance(1)
+    assert world.row(id)["state"] == "delivered"
+
+
+def test_what_was_held_while_it_waited_for_its_turn_is_not_tried(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    ids = [world.submit(BOB) for _ in range(PER_DESTINATION + 2)]
+    world.advance(1)
+    world.operator(queue.hold, ids[-1])
+    world.operator(queue.remove, ids[-2])
+    world.agent.slow.clear()
+    world.agent.finish()
+    world.advance(10)
+    assert world.row(ids[-1])["state"] == "held"
+    assert world.row(ids[-2])["state"] == "removed"
+    assert len(world.agent.jobs) == PER_DESTINATION
+    assert world.gaps() == []
+
+
+def test_time_on_hold_does_not_count_for_expiry(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    world.operator(queue.hold, id)
+    world.advance(6 * 86400)
+    world.operator(queue.release, id)
+    world.advance(1)
+    assert (world.row(id)["state"], world.row(id)["attempts"]) == ("queued", 2)
+
+
+def test_a_removed_message_is_not_tried_again(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    world.operator(queue.remove, id)
+    world.advance(7200)
+    assert attempts(world) == 1
+    assert world.row(id)["state"] == "removed"
+
+
+def test_an_attempt_under_way_when_its_message_is_removed_is_told_as_it_was(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    id = world.submit(BOB)
+    world.advance(1)
+    world.operator(queue.remove, id)
+    world.agent.finish()
+    world.advance(1)
+    assert world.row(id)["state"] == "removed"
+    assert world.kinds() == ["accepted", "removed", "delivered"]
+    assert world.gaps() == []
+
+
+def test_a_retry_that_the_operator_asks_for_is_made_now(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    world.operator(queue.retry, id)
+    world.advance(1)
+    assert attempts(world) == 2
+    world.operator(queue.retry_all)
+    world.advance(1)
+    assert attempts(world) == 3
+
+
+# -- trouble with the database
+
+
+def fail_commits(world: QueueWorld) -> None:
+    world.fail("database: commit", times=10_000, error=lambda: sqlite3.OperationalError("disk I/O error"))
+
+
+def test_a_settlement_that_cannot_be_recorded_is_kept_and_nothing_is_sent_twice(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    id = world.submit(BOB)
+    world.advance(1)
+    fail_commits(world)
+    world.agent.finish()
+    world.advance(600)
+    world.queue.wake()
+    world.advance(600)
+    assert attempts(world) == 1
+    assert world.row(id)["state"] == "queued"
+    world.healthy()
+    world.advance(10)
+    assert attempts(world) == 1
+    assert world.row(id)["state"] == "delivered"
+    assert world.gaps() == []
+
+
+def test_a_bounce_that_cannot_be_recorded_is_sent_once(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    world.agent.answers[BOB] = FAILED
+    world.submit(BOB)
+    world.advance(1)
+    fail_commits(world)
+    world.agent.finish()
+    world.advance(60)
+    assert world.reports_in() == []
+    world.healthy()
+    world.advance(20)
+    assert len(world.reports_in()) == 1
+    assert world.gaps() == []
+
+
+def test_what_nobody_foresaw_when_settling_does_not_send_again(world: QueueWorld) -> None:
+    """Sent is sent: better one message that waits for a restart than one that arrives every second."""
+
+    async def broken(*arguments: object) -> object:
+        raise RuntimeError("nobody foresaw this")
+
+    world.reports.judge = broken  # type: ignore[assignment, method-assign]
+    id = world.submit(BOB)
+    world.advance(7200)
+    assert attempts(world) == 1
+    assert world.row(id)["state"] == "queued"
+    other = world.submit(DAVE)
+    world.crash()
+    world.boot()
+    world.advance(70)
+    assert attempts(world) == 1
+    assert world.row(id)["state"] == world.row(other)["state"] == "delivered"
+
+
+def test_a_database_that_cannot_be_read_is_asked_again(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    del world.agent.answers[BOB]
+    read = world.database.read
+    from mailsrv.store.database import StorageTrouble
+
+    async def failing(*arguments: object) -> object:
+        raise StorageTrouble("disk I/O error")
+
+    world.database.read = failing  # type: ignore[assignment, method-assign]
+    world.advance(300)
+    assert attempts(world) == 1
+    world.database.read = read  # type: ignore[method-assign]
+    world.advance(10)
+    assert world.row(id)["state"] == "delivered"
+
+
+def test_trouble_with_the_content_is_no_reason_to_ask_every_moment(world: QueueWorld) -> None:
+    from mailsrv.store.database import StorageTrouble
+
+    loads: list[int] = []
+
+    async def failing(number: int) -> object:
+        loads.append(number)
+        raise StorageTrouble("disk I/O error")
+
+    load, world.spool.load = world.spool.load, failing  # type: ignore[assignment, method-assign]
+    id = world.submit(BOB)
+    world.advance(60)
+    assert 1 < len(loads) < 20
+    world.spool.load = load  # type: ignore[method-assign]
+    world.advance(10)
+    assert world.row(id)["state"] == "delivered"
+
+
+# -- clocks and settings
+
+
+def test_when_the_clock_jumps_forward_nothing_expires_and_nothing_is_early(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    world.machine.clock_offset_s += 30 * 86400
+    world.queue.wake()
+    world.advance(40)
+    assert attempts(world) == 1
+    world.advance(30)
+    assert attempts(world) == 2
+    assert world.row(id)["state"] == "queued"
+
+
+def test_when_the_clock_jumps_back_nothing_waits_for_it_to_catch_up(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    world.machine.clock_offset_s -= 30 * 86400
+    world.advance(130)
+    assert attempts(world) == 2
+    assert world.row(id)["state"] == "queued"
+
+
+def test_an_attempt_during_which_the_clock_jumps_is_judged_by_the_time_that_went_by(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    world.agent.slow.add("example.net")
+    id = world.submit(BOB)
+    world.advance(1)
+    world.machine.clock_offset_s += 30 * 86400
+    world.agent.finish()
+    world.advance(1)
+    assert world.row(id)["state"] == "queued"
+    assert world.reports_in() == []
+    assert 0 < world.row(id)["next_attempt"] - world.machine.wall() <= 60
+    assert abs(world.row(id)["since"] - world.machine.wall()) < 60
+
+
+def test_a_clock_that_went_back_while_the_server_was_down_delays_nothing(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    world.crash()
+    world.machine.clock_offset_s -= 86400
+    world.boot()
+    world.advance(70)
+    assert world.row(id)["state"] == "delivered"
+
+
+def test_new_queue_settings_hold_for_what_waits(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    world.submit(BOB)
+    world.advance(400)
+    assert attempts(world) == 3  # the next one would be in fifteen minutes
+    world.settings.change(CONFIG.replace('["1m", "5m", "15m"]', '["10s"]'))
+    world.queue.reconfigured()
+    world.advance(1)
+    assert attempts(world) >= 3
+    world.advance(30)
+    assert attempts(world) >= 5
+
+
+def test_new_queue_settings_are_taken_up_when_the_database_can_be_written_again(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    world.submit(BOB)
+    world.advance(400)
+    fail_commits(world)
+    world.settings.change(CONFIG.replace('["1m", "5m", "15m"]', '["10s"]'))
+    world.queue.reconfigured()
+    world.advance(20)
+    world.healthy()
+    world.advance(40)
+    assert attempts(world) >= 5
+
+
+def test_settings_that_changed_while_the_server_was_down_hold_too(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(400)
+    world.crash()
+    world.settings.change(CONFIG.replace('["1m", "5m", "15m"]', '["10s"]'))
+    world.boot()
+    world.advance(15)
+    assert world.row(id)["state"] == "delivered"
+
+
+# -- the end
+
+
+def test_stopping_lets_attempts_end_and_begins_none(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    ids = [world.submit(BOB) for _ in range(PER_DESTINATION + 5)]
+    world.advance(1)
+    done: list[object] = []
+    from twisted.internet.defer import Deferred
+
+    stopping = Deferred.fromCoroutine(world.queue.stop())
+    stopping.addCallback(done.append)
+    world.advance(1)
+    assert not done
+    for _, answered in list(world.agent.running):
+        answered.callback(None)
+    world.wait(stopping)
+    assert [world.row(id)["state"] for id in ids].count("delivered") == PER_DESTINATION
+    assert len(world.agent.jobs) == PER_DESTINATION
+    world.submit(BOB)
+    world.queue.wake()
+    world.advance(600)
+    assert len(world.agent.jobs) == PER_DESTINATION
+
+
+def test_stopping_cuts_what_takes_too_long_and_it_is_deferred(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    id = world.submit(BOB)
+    world.advance(1)
+    begun = world.timeline.now
+    world.wait(world.queue.stop())
+    assert world.timeline.now - begun < 6
+    assert world.agent.closed
+    assert (world.row(id)["state"], world.row(id)["attempts"]) == ("queued", 1)
+
+
+def test_stopping_does_not_wait_for_a_database_that_fails(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    world.submit(BOB)
+    world.advance(1)
+    fail_commits(world)
+    world.agent.finish()
+    world.advance(1)
+    begun = world.timeline.now
+    world.wait(world.queue.stop())
+    assert world.timeline.now - begun < 6
+
+
+def test_stopping_with_nothing_to_do_takes_no_time(world: QueueWorld) -> None:
+    begun = world.timeline.now
+    world.wait(world.queue.stop())
+    assert world.timeline.now - begun < 0.1
+    assert world.agent.closed
