@@ -1,7 +1,7 @@
 """``build``: the one place where the parts meet.
 
 What comes in: connections to the listeners, the operator's changes to files and database, time.  A message's way
-through the parts is told in ``docs/architecture.rst``.
+through the parts is told in ``docs/developer/architecture.rst``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
@@ -22,19 +22,22 @@ from zope.interface import implementer
 from mailsrv.checks.admission import Admission
 from mailsrv.checks.blocklists import Blocklists
 from mailsrv.checks.caps import Caps
+from mailsrv.checks.clients import is_within
 from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
 from mailsrv.outside.interfaces import Answer, IFilesystem, IResolver, Outside
+from mailsrv.outside.proxied import ProxiedFactory
 from mailsrv.pop3.protocol import Pop3Factory
 from mailsrv.relay.bounce import Reports
 from mailsrv.relay.delivery import Relay
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.smtp.protocol import SmtpFactory
 from mailsrv.smtp.session import House
-from mailsrv.store import ledger, maildir, schema
+from mailsrv.store import ledger, maildir, schema, secret
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
 from mailsrv.store.ledger import Event
+from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
 from mailsrv.store.message import Arrival
 from mailsrv.store.password_renewal import PasswordRenewal
@@ -109,7 +112,9 @@ class Server:
         self._recorder = Recorder(outside, self.database)
         self._passwords = Passwords(outside)
         self._renewal = PasswordRenewal(outside, lambda: settings.config)
-        self._passwords.on_old_scheme = self._renewal.take
+        self._passwords.on_outdated = self._renewal.take
+        self._passwords.on_used = Logins(outside, self.database).used
+        self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
         self._spool.on_accepted = self._accepted
         self._local.on_deferred = self._queue.wake_at
@@ -126,8 +131,7 @@ class Server:
             return SmtpFactory(house, admission, kind, certificate, implicit_tls)
 
         def pop3(implicit_tls: bool = False) -> Pop3Factory:
-            record = self._recorder.record_all
-            shared = (settings, outside, self._mailboxes, self._passwords, admission, penalties, record)
+            shared = (settings, outside, self._mailboxes, self._passwords, admission, penalties, self._recorder)
             return Pop3Factory(*shared, lambda: certificate, implicit_tls)
 
         self._factories: dict[str, SmtpFactory | Pop3Factory] = {
@@ -136,6 +140,7 @@ class Server:
             "submissions": smtp("submission", implicit_tls=True),
             "pop3": pop3(),
             "pop3s": pop3(implicit_tls=True),
+            "lmtp": smtp("lmtp"),
         }
         self._ports: dict[tuple[str, str], IListeningPort] = {}
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
@@ -153,10 +158,14 @@ class Server:
     def _listen(self, service: str, description: str) -> None:
         factory: IProtocolFactory = self._factories[service]
         if self._factories[service].implicit_tls:
-            factory = TLSMemoryBIOFactory(self._settings.certificate, False, self._factories[service])
+            reactor = self._outside.reactor
+            factory = TLSMemoryBIOFactory(self._settings.certificate, False, self._factories[service], reactor)
             factory.noisy = False
+        if service != "lmtp":
+            factory = ProxiedFactory(factory, self._is_proxy, self._outside.reactor, self._proxy_refused)
         outcome: list[Any] = []
-        self._outside.listen(description, factory).addBoth(outcome.append)
+        # What is no endpoint at all raises, of whatever kind the parser pleases.
+        maybeDeferred(self._outside.listen, description, factory).addBoth(outcome.append)
         result = outcome[0] if outcome else None
         if isinstance(result, IListeningPort) or IListeningPort.providedBy(result):
             self._ports[service, description] = result
@@ -172,6 +181,7 @@ class Server:
         for folder in (self._state, os.path.join(self._state, "mail")):
             try:
                 maildir.make(self._outside.filesystem, folder)
+                self._outside.filesystem.list(folder)
             except OSError as error:
                 raise StartError(f"{folder}: cannot be made: {error.strerror}.") from None
         connection = self.database.open()
@@ -179,6 +189,7 @@ class Server:
             _sync_above(self._outside.filesystem, self._state)
             self._spool.open(connection)
             self._tail = Tail(self.database, connection)
+            self._passwords.secret = secret.lasting(connection, "scram", self._outside.random)
             # Before the first look into the queue, so that no change falls between the two.
             self._version = connection.execute("PRAGMA data_version").fetchone()[0]
         except OSError as error:
@@ -192,6 +203,13 @@ class Server:
         self._every(PRUNE_EVERY_S, self._prune)
 
     # -- what happens meanwhile
+
+    def _is_proxy(self, address: str) -> bool:
+        return is_within(address, self._settings.config.listen.proxies)
+
+    def _proxy_refused(self, address: str, reason: str) -> None:
+        log.warn("The proxy {address} was let go: {reason}.", address=address, reason=reason)
+        self._recorder.record(Event(ledger.CONNECTION, client=address, reason=reason, rule="listen.proxies"))
 
     def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
         if arrival.release_at > self._outside.wall():
@@ -319,7 +337,7 @@ def _sync_above(filesystem: IFilesystem, path: str) -> None:
 
 
 def _listeners(listen: Listen) -> list[tuple[str, str]]:
-    services = ("smtp", "submission", "submissions", "pop3", "pop3s")
+    services = ("smtp", "submission", "submissions", "pop3", "pop3s", "lmtp")
     return [(service, description) for service in services for description in getattr(listen, service)]
 
 

@@ -118,7 +118,7 @@ class Checks(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``message_size`` in octets."""
+    """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds."""
 
     message_size: Annotated[int, _Key(str | int, 'a size such as "50 MiB" or a number of octets', size, "50 MiB")]
     recipients: Annotated[int, _whole(1000)]
@@ -126,6 +126,8 @@ class Limits(msgspec.Struct, frozen=True):
     recipients_per_day: Annotated[int, _whole(5000)]
     connections: Annotated[int, _whole(10000)]
     connections_per_client: Annotated[int, _whole(50)]
+    minimum_rate: Annotated[int, _whole(100)]
+    transaction_time: Annotated[float, _duration("1h")]
     penalties: Annotated[bool, _Key(bool, "true or false", values.same, True)]
 
 

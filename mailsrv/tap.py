@@ -5,6 +5,7 @@ Everything that is wrong at the start ends it with one sentence and exit status 
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from typing import Any
@@ -47,6 +48,7 @@ class MailService(Service):
         # Only here: before this, twistd may still fork, and threads do not survive that.
         from twisted.internet import reactor
 
+        os.umask(0o077)  # mail, database and keys are nobody else's
         _raise_file_limit(self._settings.config.limits.connections)
         prompt(reactor)
         keep_steady_time(reactor)

@@ -65,6 +65,17 @@ def describe(connection: SSL.Connection) -> str:
     return f"{connection.get_protocol_version_name()} {connection.get_cipher_name() or ''}".rstrip()
 
 
+def exporter(connection: SSL.Connection) -> bytes | None:
+    """What a connection whose handshake is done has for channel bindings (RFC 9266): 32 octets, None before TLS 1.3.
+
+    TLS 1.2 is unique in this way only with the extended master secret (RFC 7627), and whether that was agreed on cannot
+    be seen through pyOpenSSL.
+    """
+    if connection.get_protocol_version() != SSL.TLS1_3_VERSION:
+        return None
+    return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+
+
 def _choosing(certificate: str, key: str, names: Mapping[str, Pair]) -> SSL.Context:
     usual = _context(certificate, key)
     pairs = {(pair.certificate, pair.key) for pair in names.values()}

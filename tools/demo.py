@@ -317,7 +317,9 @@ def _curl_commands(ports: dict[str, int], password: str) -> tuple[str, str, str]
     return (
         f"{letter(CAROL, ALICE, 'Hello from outside')} "
         f"--mail-from {CAROL} --mail-rcpt {ALICE} smtp://127.0.0.1:{ports['smtp']}",
-        f"curl --silent --show-error --insecure --user {ALICE}:{password} pop3s://127.0.0.1:{ports['pop3s']}/1",
+        # Pasted right behind the first command, it may come before the message is in the mailbox.
+        "curl --silent --show-error --retry 3 --retry-all-errors --insecure "
+        f"--user {ALICE}:{password} pop3s://127.0.0.1:{ports['pop3s']}/1",
         f"{letter(ALICE, f'{BOB}, {CAROL}', 'Hello from Alice')} --insecure "
         f"--user {ALICE}:{password} --mail-from {ALICE} --mail-rcpt {BOB} --mail-rcpt {CAROL} "
         f"smtps://127.0.0.1:{ports['submissions']}",

@@ -44,7 +44,7 @@ def smtp_page() -> str:
                 f"""Besides: the end of DATA, and of BDAT with LAST, leads back to ``hello``, as does the end of an AUTH
                 exchange; the end of the TLS handshake leads to ``ready``, and everything said before is forgotten. LMTP
                 has the same table with {", ".join(_only(smtp.LMTP, smtp.SMTP))} in place of
-                {" and ".join(_only(smtp.SMTP, smtp.LMTP))}; the core knows it, no port offers it."""
+                {" and ".join(_only(smtp.SMTP, smtp.LMTP))}."""
             ),
             _title("The client's states", "-"),
             _table(("state", "meaning"), ((state.name.lower(), state.value) for state in client.State)),

@@ -10,6 +10,7 @@ import poplib
 import smtplib
 import ssl
 import sys
+import time
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
@@ -66,15 +67,22 @@ def _send(arguments: argparse.Namespace) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    client = poplib.POP3_SSL(HOST, arguments.port, timeout=30, context=_any_certificate())
-    try:
-        client.user(arguments.user)
-        client.pass_(arguments.password)
-        for line in client.retr(arguments.number)[1]:
-            print(line.decode(errors="replace"))
-        client.quit()
-    finally:
-        client.close()
+    # A message that was sent a moment ago may not be in the mailbox yet.
+    for _ in range(5):
+        client = poplib.POP3_SSL(HOST, arguments.port, timeout=30, context=_any_certificate())
+        try:
+            client.user(arguments.user)
+            client.pass_(arguments.password)
+            there = client.stat()[0] >= arguments.number
+            for line in client.retr(arguments.number)[1] if there else []:
+                print(line.decode(errors="replace"))
+            client.quit()
+        finally:
+            client.close()
+        if there:
+            return
+        time.sleep(1)
+    raise OSError(f"there is no message {arguments.number} in the mailbox")
 
 
 if __name__ == "__main__":

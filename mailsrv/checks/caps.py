@@ -1,8 +1,8 @@
 """How many recipients an account may write to in an hour and in a day.
 
-A stolen password then sends little before somebody notices.  What counts is what the ledger's database has accepted from
-the account, so a restart forgets nothing; after the first look the counts are kept in memory, by minutes.  Recipients of
-a transaction under way are reserved, so many connections at once are no way around.
+A stolen password then sends little before somebody notices.  What counts is what the database has accepted from the
+account, so a restart forgets nothing; after the first look the counts are kept in memory, by minutes.  Recipients of a
+transaction under way are reserved, so many connections at once are no way around.
 """
 
 from __future__ import annotations

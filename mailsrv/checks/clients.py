@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from functools import lru_cache
+
+LOCAL = "local"  # in place of the address, for a client on a local socket
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -27,6 +30,12 @@ def network_of(client: str) -> str:
     if address.version == 6:
         return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
     return str(address)
+
+
+def is_within(client: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    """Whether the client's address is in one of these; never on a local socket."""
+    address = address_of(client) if networks else None
+    return address is not None and any(address in network for network in networks)
 
 
 def is_loopback(client: str) -> bool:

@@ -1,8 +1,12 @@
-"""Delays for those who guess passwords.
+"""Delays for those who guess: passwords, recipients, what a server might forgive.
 
 Each failed login makes the next one from that client network wait longer, and, more gently, the next one to that
 account from anywhere.  A network from which the account was once logged in to is the owner's: strangers cannot slow it
-down, only its own failures can.  Failures are forgotten after an hour.  Memory is bounded: the oldest entries give way.
+down, only its own failures can.
+
+Each command that is refused for good makes the client network wait before its next one, so trying out names takes long;
+a message that is accepted makes good for it.  Everything is forgotten after an hour.  Memory is bounded: the oldest
+entries give way.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from mailsrv.checks.clients import network_of
 FORGOTTEN_AFTER_S = 3600.0
 REMEMBERED = 10_000  # entries of each kind
 FREE = 3  # failures of a client without any delay: people mistype
+FREE_ERRORS = 10  # refused commands: lists have stale addresses
 LONGEST_CLIENT_S = 30.0
+LONGEST_ERROR_S = 10.0
 LONGEST_ACCOUNT_S = 5.0
 
 
@@ -47,6 +53,7 @@ class Penalties:
         self._enabled = enabled
         self._clients = _Failures(seconds)
         self._accounts = _Failures(seconds)
+        self._errors = _Failures(seconds)
         self._homes: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def delay_s(self, client: str, account: str) -> float:
@@ -73,3 +80,16 @@ class Penalties:
         self._homes.move_to_end((network, account))
         if len(self._homes) > REMEMBERED:
             self._homes.popitem(last=False)
+
+    def refused(self, client: str) -> float:
+        """A command was refused for good: how long the client's next one is to wait."""
+        network = network_of(client)
+        self._errors.add(network)
+        errors = self._errors.count(network)
+        if errors <= FREE_ERRORS or not self._enabled():
+            return 0.0
+        return min(0.25 * 2.0 ** min(errors - FREE_ERRORS - 1, 16), LONGEST_ERROR_S)
+
+    def behaved(self, client: str) -> None:
+        """A message was accepted."""
+        self._errors.clear(network_of(client))

@@ -1,6 +1,6 @@
 """``mailsrv check``: whether the server can do its work, one line for each thing looked at, with the remedy.
 
-Looks at the configuration, accounts and aliases, files and their permissions, the certificate, the ports, the routes,
+Looks at the configuration, accounts and aliases, files and their permissions, the certificates, the ports, the routes,
 and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may
 run while the server does: a port that mailsrv itself answers on is in order.
 """
@@ -19,9 +19,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from mailsrv.checks.clients import is_within
 from mailsrv.cli import check_dns
 from mailsrv.cli.command import add_common, config_of, print_json, wants_json
-from mailsrv.cli.endpoint import Place, place
+from mailsrv.cli.endpoint import Place, place, socket_path
 from mailsrv.cli.finding import Finding, ok, warning, wrong
 from mailsrv.config import Config, ConfigError
 from mailsrv.store.accounts import AccountsError, load_directory
@@ -62,7 +63,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield ok("configuration", "every key is understood")
     yield from directory(config)
     yield from files(config)
-    yield from certificate(config, datetime.datetime.now(datetime.UTC))
+    yield from certificates(config, datetime.datetime.now(datetime.UTC))
     for service, endpoints in _services(config):
         for endpoint in endpoints:
             yield port(config, service, endpoint)
@@ -99,12 +100,11 @@ def files(config: Config) -> Iterator[Finding]:
     else:
         yield ok("state", f"{state} can be written")
     owner = os.stat(state).st_uid
-    for path, secret in (
-        (config.accounts, True),
-        (config.aliases, False),
-        (config.tls.key, True),
-        (config.tls.certificate, False),
-    ):
+    tls = config.tls
+    found = {config.accounts: True, config.aliases: False, tls.key: True, tls.certificate: False}
+    for pair in tls.names.values():
+        found |= {pair.key: True, pair.certificate: False}
+    for path, secret in found.items():
         try:
             status = os.stat(path)
         except OSError:
@@ -120,42 +120,44 @@ def files(config: Config) -> Iterator[Finding]:
             yield ok("permissions", path)
 
 
-def certificate(config: Config, now: datetime.datetime) -> Iterator[Finding]:
+def certificates(config: Config, now: datetime.datetime) -> Iterator[Finding]:
+    """The usual one, and those for further names."""
+    yield from _certificate("certificate", config.tls.certificate, config.tls.key, config.hostname, now)
+    for name, pair in config.tls.names.items():
+        yield from _certificate(f'certificate of "{name}"', pair.certificate, pair.key, name, now)
+
+
+def _certificate(what: str, path: str, key_path: str, host: str, now: datetime.datetime) -> Iterator[Finding]:
     """Dates, names, and whether the key belongs to it."""
-    path = config.tls.certificate
     try:
         with open(path, "rb") as file:
             found = x509.load_pem_x509_certificates(file.read())[0]
-        with open(config.tls.key, "rb") as file:
+        with open(key_path, "rb") as file:
             key = serialization.load_pem_private_key(file.read(), None)
     except OSError as error:
-        yield wrong(
-            "certificate", f"{error.filename}: {error.strerror}", "name the right file in [tls], or mailsrv init"
-        )
+        yield wrong(what, f"{error.filename}: {error.strerror}", "name the right file in [tls], or mailsrv init")
         return
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         text = str(error).split("\n")[0].split(". ")[0]
-        yield wrong("certificate", f"{path} or its key is not usable PEM: {text}", "put certificate and key there anew")
+        yield wrong(what, f"{path} or its key is not usable PEM: {text}", "put certificate and key there anew")
         return
     if key.public_key().public_bytes(*_ENCODINGS) != found.public_key().public_bytes(*_ENCODINGS):
-        yield wrong("certificate", f"{config.tls.key} is not the key of {path}", "put both there anew, of one issue")
+        yield wrong(what, f"{key_path} is not the key of {path}", "put both there anew, of one issue")
     end = found.not_valid_after_utc
     if end <= now:
-        yield wrong("certificate", f"ended on {end:%Y-%m-%d}", "renew it")
+        yield wrong(what, f"ended on {end:%Y-%m-%d}", "renew it")
     elif found.not_valid_before_utc > now:
-        yield wrong("certificate", f"begins on {found.not_valid_before_utc:%Y-%m-%d}", "set the clock of this machine")
+        yield wrong(what, f"begins on {found.not_valid_before_utc:%Y-%m-%d}", "set the clock of this machine")
     elif end - now < _SOON:
-        yield warning("certificate", f"ends on {end:%Y-%m-%d}", "renew it")
+        yield warning(what, f"ends on {end:%Y-%m-%d}", "renew it")
     else:
-        yield ok("certificate", f"valid until {end:%Y-%m-%d}")
+        yield ok(what, f"valid until {end:%Y-%m-%d}")
     names = _names(found)
-    if not any(_covers(name, config.hostname) for name in names):
+    if not any(_covers(name, host) for name in names):
         listed = ", ".join(names) or "nobody"
-        yield wrong("certificate", f"is for {listed}, not for {config.hostname}", "get one that names hostname")
+        yield wrong(what, f"is for {listed}, not for {host}", f"get one that names {host}")
     if found.issuer == found.subject:
-        yield warning(
-            "certificate", "is self-signed; mail programs will ask their users", "get one from a public authority"
-        )
+        yield warning(what, "is self-signed; mail programs will ask their users", "get one from a public authority")
 
 
 def _names(found: x509.Certificate) -> list[str]:
@@ -179,6 +181,7 @@ def _services(config: Config) -> list[tuple[str, tuple[str, ...]]]:
         ("submissions", listen.submissions),
         ("pop3", listen.pop3),
         ("pop3s", listen.pop3s),
+        ("lmtp", listen.lmtp),
     ]
 
 
@@ -187,7 +190,8 @@ def port(config: Config, service: str, endpoint: str) -> Finding:
     at = place(endpoint)
     what = f"listen.{service}"
     if at is None:
-        return ok(what, f"{endpoint} is not looked at")
+        path = socket_path(endpoint)
+        return _local_socket(config, what, endpoint, path) if path else ok(what, f"{endpoint} is not looked at")
     try:
         with socket.socket(at.family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -204,12 +208,35 @@ def port(config: Config, service: str, endpoint: str) -> Finding:
     return ok(what, f"{endpoint} is free")
 
 
+def _local_socket(config: Config, what: str, endpoint: str, path: str) -> Finding:
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        return wrong(what, f"there is no folder {folder}", f"make {folder}, writable for the server's user")
+    if not os.path.lexists(path):
+        return ok(what, f"{endpoint} is free")
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return wrong(what, f"{path} is no socket", "move it away, or change [listen]")
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_TIMEOUT_S)
+            client.connect(path)
+            if _is_ours(config, client.recv(512)):
+                return ok(what, f"mailsrv answers on {endpoint}")
+    except ConnectionRefusedError:
+        return ok(what, f"{endpoint} is free; the next start replaces the socket that was left there")
+    except OSError as error:
+        return warning(what, f"{endpoint}: {error.strerror}", "run this check as root")
+    return wrong(what, f"{endpoint}: another program listens there", "stop it, or change [listen]")
+
+
 def _answers(config: Config, service: str, at: Place) -> bool:
     """Whether it is mailsrv, by its greeting, that holds a port."""
     everywhere = at.address in ("", "::")
     loopback = "::1" if at.family == socket.AF_INET6 else "127.0.0.1"
     try:
         with socket.create_connection((loopback if everywhere else at.address, at.port), _TIMEOUT_S) as plain:
+            if service != "lmtp" and is_within(plain.getsockname()[0], config.listen.proxies):
+                plain.sendall(b"PROXY UNKNOWN\r\n")
             if service in ("submissions", "pop3s"):
                 context = ssl.create_default_context()
                 context.check_hostname = False
@@ -220,6 +247,10 @@ def _answers(config: Config, service: str, at: Place) -> bool:
                 greeting = plain.recv(512)
     except OSError:
         return False
+    return _is_ours(config, greeting)
+
+
+def _is_ours(config: Config, greeting: bytes) -> bool:
     return config.hostname.encode() in greeting or b"mailsrv" in greeting
 
 

@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
             files[keys.path(state, domain, f"{kind}-{now:%Y%m%d}")] = keys.generate(kind), 0o600
     # Last, for with it the rest counts.
     files[path] = configuration(domain, hostname, state).encode(), 0o600
-    _write(files)
+    _write(files, state)
     config = load(path)
     print(f"Wrote {path}, and beside it tls/, accounts and aliases; DKIM keys are in {os.path.join(state, 'keys')}.")
     print(
@@ -117,15 +117,16 @@ def _domain(text: str) -> str:
         raise Failure(f'"{text}" is not a domain: {error}.') from None
 
 
-def _write(files: dict[str, tuple[bytes, int]]) -> None:
+def _write(files: dict[str, tuple[bytes, int]], state: str) -> None:
     existing = [path for path in reversed(files) if os.path.lexists(path)]
     if existing:
         raise Failure(f"{existing[0]} exists already, and init overwrites nothing; move it away first.")
     written: list[str] = []
+    _make_folder(state, 0o700)
     try:
         for path, (data, mode) in files.items():
             folder = os.path.dirname(path)
-            _make_folder(folder)
+            _make_folder(folder, 0o700 if os.path.basename(folder) == "keys" else 0o755)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
             written.append(path)
             with os.fdopen(descriptor, "wb") as file:
@@ -140,11 +141,11 @@ def _write(files: dict[str, tuple[bytes, int]]) -> None:
         raise
 
 
-def _make_folder(folder: str) -> None:
-    """Make a folder, and those above it, with the owner of the first that exists."""
+def _make_folder(folder: str, mode: int = 0o755) -> None:
+    """Make a folder of that mode, and those above it, with the owner of the first that exists."""
     if os.path.isdir(folder):
         return
     parent = os.path.dirname(folder)
     _make_folder(parent)
-    os.mkdir(folder, 0o700 if os.path.basename(folder) == "keys" else 0o755)
+    os.mkdir(folder, mode)
     own_as_folder(folder, parent)

@@ -18,7 +18,7 @@ from mailsrv.config import ConfigError
 from mailsrv.store.accounts import AccountsError
 from mailsrv.store.schema import DatabaseError
 
-_VERBS = ("init", "account", "alias", "dns", "check", "queue", "why", "ledger")
+_VERBS = ("init", "account", "alias", "import_mail", "export_mail", "dns", "check", "queue", "why", "ledger")
 
 
 def parser() -> argparse.ArgumentParser:

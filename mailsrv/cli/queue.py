@@ -85,7 +85,9 @@ def _print_entry(entry: Entry, at: float) -> None:
             continue
         state = "held" if recipient.state == schema.HELD else story.waiting(recipient, at)
         attempts = counted(recipient.attempts, "attempt")
-        said = " ".join(filter(None, (clean(recipient.status), clean(recipient.answer))))
+        said = clean(recipient.answer)
+        if recipient.status not in said:
+            said = f"{clean(recipient.status)} {said}".rstrip()
         print(f"    to {clean(recipient.address)}: {state}, {attempts} so far{f': {said}' if said else ''}")
     if done:
         print(f"    {counted(done, 'other recipient')} done")

@@ -108,6 +108,12 @@ state = {state}
 #connections = 10000
 #connections_per_client = 50
 
+# How slowly a client may send a message: octets per second, after the first minute.
+#minimum_rate = 100
+
+# How long one message may take in all, from MAIL to its end.
+#transaction_time = "1h"
+
 # Delays after failed logins and errors, for each client address.
 #penalties = true
 

@@ -12,8 +12,8 @@ from mailsrv.mail.address import Address, AddressError
 
 AUTHORS = 100  # addresses in one field that are read
 
-# A token: a quoted string, a quoted pair within it included; white space; or a run of other octets.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[ \t]+|[<>,;:()@]|[^ \t<>,;:()"@]+', re.DOTALL)
+# A piece: a quoted string, a quoted pair within it included; white space; or a run of other octets.
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[ \t]+|[<>,;:()@]|[^ \t<>,;:()"@]+', re.DOTALL)
 
 
 class AuthorError(ValueError):
@@ -26,7 +26,7 @@ def authors(value: bytes) -> tuple[Address, ...]:
         text = value.decode()
     except UnicodeDecodeError:
         raise AuthorError("it is not UTF-8") from None
-    found = [_address(mailbox) for mailbox in _mailboxes(_without_comments(_tokens(text)))]
+    found = [_address(mailbox) for mailbox in _mailboxes(_without_comments(_pieces(text)))]
     if not found:
         raise AuthorError("it names nobody")
     if len(found) > AUTHORS:
@@ -34,63 +34,63 @@ def authors(value: bytes) -> tuple[Address, ...]:
     return tuple(found)
 
 
-def _tokens(text: str) -> list[str]:
-    tokens = []
+def _pieces(text: str) -> list[str]:
+    pieces = []
     at = 0
     while at < len(text):
-        match = _TOKEN.match(text, at)
+        match = _PIECE.match(text, at)
         if match is None:
             raise AuthorError("a quoted string has no end")
-        tokens.append(match[0])
+        pieces.append(match[0])
         at = match.end()
-    return tokens
+    return pieces
 
 
-def _without_comments(tokens: list[str]) -> list[str]:
+def _without_comments(pieces: list[str]) -> list[str]:
     kept = []
     depth = 0
-    for token in tokens:
-        if token == "(":
+    for piece in pieces:
+        if piece == "(":
             depth += 1
-        elif token == ")":
+        elif piece == ")":
             depth -= 1
             if depth < 0:
                 raise AuthorError("a closing parenthesis has no opening one")
         elif depth == 0:
-            kept.append(token)
+            kept.append(piece)
     if depth:
         raise AuthorError("a comment has no end")
     return kept
 
 
-def _mailboxes(tokens: list[str]) -> list[list[str]]:
-    """Split at the commas of the list and of groups; each part is the tokens of one mailbox, blanks left out."""
+def _mailboxes(pieces: list[str]) -> list[list[str]]:
+    """Split at the commas of the list and of groups; each part is the pieces of one mailbox, blanks left out."""
     parts: list[list[str]] = [[]]
     bracketed = False
-    for token in tokens:
-        if token == "<":
+    for piece in pieces:
+        if piece == "<":
             bracketed = True
-        elif token == ">":
+        elif piece == ">":
             bracketed = False
-        if not bracketed and token in (",", ";"):
+        if not bracketed and piece in (",", ";"):
             parts.append([])
-        elif not bracketed and token == ":":
+        elif not bracketed and piece == ":":
             parts[-1] = []  # what stood before was the name of a group
-        elif token.strip(" \t"):
-            parts[-1].append(token)
+        elif piece.strip(" \t"):
+            parts[-1].append(piece)
     return [part for part in parts if part]
 
 
-def _address(tokens: list[str]) -> Address:
-    if "<" in tokens:
-        begin = tokens.index("<")
-        if tokens.count("<") != 1 or tokens.count(">") != 1 or tokens[-1] != ">" or "@" in tokens[:begin]:
+def _address(pieces: list[str]) -> Address:
+    if "<" in pieces:
+        begin = pieces.index("<")
+        if pieces.count("<") != 1 or pieces.count(">") != 1 or pieces[-1] != ">" or "@" in pieces[:begin]:
             raise AuthorError("the angle brackets do not enclose one address at the end")
-        tokens = tokens[begin + 1 : -1]
-    elif ">" in tokens:
+        pieces = pieces[begin + 1 : -1]
+    elif ">" in pieces:
         raise AuthorError("a closing angle bracket has no opening one")
     try:
-        address = Address.parse("".join(tokens))
+        address = Address.parse("".join(pieces))
     except AddressError as error:
         raise AuthorError(f"an address in it is wrong: {error}") from None
     if not address.domain:

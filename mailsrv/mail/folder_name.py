@@ -26,7 +26,7 @@ def directory_of(name: str) -> str:
         return ""
     parts = name.replace(".", "/").split("/")
     if not all(part.strip() for part in parts) or any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in name):
-        raise ValueError(f'"{name!a}" is no name of a folder'.replace("\"'", '"').replace("'\"", '"'))
+        raise ValueError("a part of the folder's name is empty or has control characters")
     directory = "".join(f".{_encoded(part)}" for part in parts)
     if len(directory) > _LENGTH:
         raise ValueError("the name of the folder is too long")

@@ -6,9 +6,11 @@ then one ``>`` is taken from lines that begin with ``>From ``, ``>>From `` and s
 LF.  The notes of mail programs in the header (Status and the like) become flags and are left out, because they are the
 file's and not the message's; messages that a program has deleted or that are its own notes are left out as well.
 
-Writing is mboxrd: every message can be read back octet for octet, but for those notes.
+Writing is mboxrd: every message can be read back octet for octet, but for those notes and for a line end that is
+missing at its end.
 
-Reading never fails on account of the content; what is no mbox at all is ``NotMbox``.  One message at a time is in memory.
+Reading never fails on account of the content; what is no mbox at all is ``NotMbox``.  One message at a time is in
+memory.
 """
 
 from __future__ import annotations

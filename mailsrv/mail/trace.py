@@ -50,13 +50,15 @@ def received(
 ) -> bytes:
     """One Received field (RFC 5321 4.4).
 
-    ``client`` is the address as text ("192.0.2.1", "2001:db8::1"), "" when there is none; ``client_name`` its name in
+    ``client`` is the address as text ("192.0.2.1", "2001:db8::1"), "" on a local socket; ``client_name`` its name in
     DNS when that is confirmed, else "".  ``tls`` is the version and the cipher ("TLSv1.3 TLS_AES_256_GCM_SHA384").
     ``recipient`` goes in only when it is the only one, so that no recipient learns of another (RFC 5321 7.2); the
     caller gives None otherwise.  ``hide_client`` leaves out who the client is and where, for submissions of our users.
     """
-    if hide_client or not client:
+    if hide_client or not (client or helo):
         origin = ""
+    elif not client:
+        origin = f"from {_name(helo)}\r\n\t"
     else:
         known = f"{_name(client_name)} " if client_name else ""
         origin = f"from {_name(helo)} ({known}{_literal(client)})\r\n\t"

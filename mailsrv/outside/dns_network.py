@@ -177,6 +177,7 @@ class TwistedBackend(dns._asyncbackend.Backend):
         endpoint: Any = TCP6ClientEndpoint if af == socket.AF_INET6 else TCP4ClientEndpoint
         stream = _Stream(inbox)
         factory = Factory.forProtocol(lambda: stream)
+        factory.noisy = False
         try:
             await endpoint(self._reactor, *destination, timeout=timeout).connect(factory)
         except ConnectError as error:

@@ -2,6 +2,7 @@
 
 - ``tcp6:`` sockets take IPv6 alone, so that ``tcp:25`` and ``tcp6:25`` stand side by side;
 - the queue of connections that wait to be accepted is long enough for a storm;
+- a local socket that a killed server left behind does not keep the next one from starting, and no lock file is needed;
 - a write goes to the socket at once when nothing waits before it.  Twisted would put it off to the next turn of the
   reactor, which costs a server of short answers a third of its speed.
 """
@@ -9,13 +10,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.tcp import Port, Server
+from twisted.internet.unix import Port as UnixPort
+from twisted.internet.unix import Server as UnixServer
+from twisted.python.failure import Failure
 
 BACKLOG = 1024
 _NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS)
@@ -53,8 +60,50 @@ class MailPort(Port):
         return created
 
 
+class LocalPort(UnixPort):
+    """A listening socket in the file system, for clients on this machine.
+
+    Who may connect is decided by the mode of the socket and the permissions of its folder.
+    """
+
+    transport = UnixServer
+
+    def startListening(self) -> None:
+        self._remove_remains()
+        try:
+            super().startListening()  # type: ignore[no-untyped-call]
+        except CannotListenError:
+            self._created.close()  # Twisted would leave that to the garbage collector
+            raise
+
+    def createInternetSocket(self) -> socket.socket:
+        created: socket.socket = super().createInternetSocket()  # type: ignore[no-untyped-call]
+        self._created = created
+        return created
+
+    def _remove_remains(self) -> None:
+        """Unlink a socket at which nobody listens any more; what else is there, bind complains about."""
+        path = self._bindPath
+        try:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                return
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)
+                if probe.connect_ex(path) == errno.ECONNREFUSED:
+                    os.unlink(path)
+        except OSError:
+            return
+
+    def connectionLost(self, reason: Failure) -> None:
+        try:
+            os.unlink(self._bindPath)
+        except OSError:
+            pass  # not our folder any more, now that root is given up: the next start removes it
+        Port.connectionLost(self, reason)
+
+
 class _Reactor:
-    """A reactor whose TCP ports are ours."""
+    """A reactor whose ports are ours."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -69,8 +118,18 @@ class _Reactor:
         listening.startListening()
         return listening
 
+    def listenUNIX(
+        self, address: str, factory: IProtocolFactory, backlog: int = BACKLOG, mode: int = 0o666, wantPID: int = 0
+    ) -> IListeningPort:
+        listening = LocalPort(os.fsencode(address), factory, max(backlog, BACKLOG), mode, self._reactor)
+        listening.startListening()
+        return listening
+
 
 def listen(reactor: Any, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
     """Listen at a Twisted server endpoint string; fails with CannotListenError, or ValueError when it is none."""
-    endpoint = serverFromString(_Reactor(reactor), description)
-    return endpoint.listen(factory)  # type: ignore[no-any-return]
+    try:
+        endpoint = serverFromString(_Reactor(reactor), description)
+        return endpoint.listen(factory)  # type: ignore[no-any-return]
+    except Exception:  # whatever a plugin of endpoints makes of the text
+        return fail()

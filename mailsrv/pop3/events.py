@@ -26,6 +26,26 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class Keys:
+    """An AUTH exchange needs a user's keys (RFC 5802): ``give_keys``, or ``refuse``."""
+
+    mechanism: str
+    username: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """An AUTH exchange that went by keys is over: ``log_in`` with the maildrop, or ``refuse``.
+
+    The client has proved that it is ``username`` when ``fault`` is "".  Else that is why it has not, for the ledger.
+    """
+
+    mechanism: str
+    username: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retrieve:
     """RETR, or TOP when ``lines`` is a number.
 
@@ -60,7 +80,7 @@ class Closed:
     reason: str
 
 
-Question = Connected | Login | Retrieve | More | Update
+Question = Connected | Login | Keys | Proof | Retrieve | More | Update
 Event = Question | TlsWanted | Closed
 
-ASKS = (Connected, Login, Retrieve, More, Update)
+ASKS = (Connected, Login, Keys, Proof, Retrieve, More, Update)

@@ -25,8 +25,10 @@ from mailsrv.checks.interfaces import Admission, Penalties
 from mailsrv.outside.interfaces import Outside
 from mailsrv.pop3 import events, replies
 from mailsrv.pop3.server import ServerConnection, Service
-from mailsrv.pop3.session import Gone, PasswordCheck, ReadingFailed, Record, Session, Settings, Surroundings
+from mailsrv.pop3.session import Gone, ReadingFailed, Recorder, Session, Settings, Surroundings
 from mailsrv.store.mailboxes import MailStore
+from mailsrv.store.passwords import Passwords
+from mailsrv.tls import exporter
 
 log = Logger()
 
@@ -85,6 +87,7 @@ class Pop3Protocol(Protocol):
             self.transport.abortConnection()
 
     def handshakeCompleted(self) -> None:
+        self._core.exporter = exporter(self.transport.getHandle())
         if not self._begun:
             self._begin()
 
@@ -311,14 +314,14 @@ class Pop3Factory(TwistedServerFactory):
         settings: Settings,
         outside: Outside,
         mailboxes: MailStore,
-        passwords: PasswordCheck,
+        passwords: Passwords,
         admission: Admission,
         penalties: Penalties,
-        record: Record,
+        recorder: Recorder,
         tls: Callable[[], Any] | None,
         implicit_tls: bool = False,
     ) -> None:
-        self.surroundings = Surroundings(settings, outside, mailboxes, passwords, admission, penalties, record)
+        self.surroundings = Surroundings(settings, outside, mailboxes, passwords, admission, penalties, recorder)
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.connections: set[Pop3Protocol] = set()

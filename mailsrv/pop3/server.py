@@ -28,7 +28,8 @@ from mailsrv.pop3.grammar import (
 )
 from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.states import COMMANDS, READING, TABLE, State
-from mailsrv.sasl import base64, mechanisms
+from mailsrv.sasl import base64, exchange, mechanisms
+from mailsrv.sasl.scram import Scram, ServerFirst
 from mailsrv.wire.dots import Stuffer
 from mailsrv.wire.lines import LineBuffer, LineTooLong
 
@@ -44,12 +45,15 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is offered on a connection.  ``cleartext``: passwords may be used without TLS."""
+    """What is offered on a connection.  ``cleartext``: passwords may be used without TLS.
+
+    Of ``mechanisms``, those with channel binding are offered only where there is a channel to bind to.
+    """
 
     hostname: str
     stls: bool = False
     cleartext: bool = False
-    mechanisms: tuple[str, ...] = ("PLAIN",)
+    mechanisms: tuple[str, ...] = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN")
 
 
 class NoSuchMessage(Exception):
@@ -57,7 +61,11 @@ class NoSuchMessage(Exception):
 
 
 class ServerConnection:
-    """One connection; ``secure`` says that it is under TLS."""
+    """One connection; ``secure`` says that it is under TLS.
+
+    ``exporter`` is what that TLS has for channel bindings (RFC 9266), None when it has nothing; to be set once the
+    handshake is done.
+    """
 
     __slots__ = (
         "_bare_lf",
@@ -78,11 +86,13 @@ class ServerConnection:
         "_state",
         "_stuffer",
         "_username",
+        "exporter",
         "secure",
     )
 
     def __init__(self, service: Service, secure: bool = False) -> None:
         self.secure = secure
+        self.exporter: bytes | None = None
         self._service = service
         self._state = State.GREETING
         self._lines = LineBuffer(SASL_LINE_LIMIT)
@@ -96,7 +106,7 @@ class ServerConnection:
         self._failed_logins = 0
         self._username = ""
         self._mechanism = ""
-        self._exchange: mechanisms.Exchange | None = None
+        self._exchange: exchange.Exchange | None = None
         self._maildrop = _NO_MAILDROP
         self._listing: Callable[[int], bytes] | None = None
         self._listed = 0  # the last number that the listing came to
@@ -193,6 +203,12 @@ class ServerConnection:
             self._maildrop = maildrop
             self._write(replies.ok(_messages(maildrop)))
 
+    def give_keys(self, first: ServerFirst) -> None:
+        """Answer ``Keys``."""
+        if self._happened("keys"):
+            assert isinstance(self._exchange, Scram)
+            self._challenge(self._exchange.keys(first).data)
+
     def refuse(self, reply: bytes) -> None:
         """Answer any event with -ERR."""
         if self._state is State.GREETING:
@@ -258,6 +274,7 @@ class ServerConnection:
         """TLS is on: everything said before is forgotten (RFC 2595 4)."""
         if self._happened("secured"):
             self.secure = True
+            self.exporter = None
             self._username = ""
             self._lines.clear()
             self._last = b""
@@ -279,6 +296,10 @@ class ServerConnection:
     @property
     def _may_log_in(self) -> bool:
         return self.secure or self._service.cleartext
+
+    @property
+    def _mechanisms(self) -> tuple[str, ...]:
+        return mechanisms.usable(self._service.mechanisms, self.exporter is not None)
 
     def _line(self, line: bytes) -> None:
         if self._state is State.EXCHANGE:
@@ -316,7 +337,7 @@ class ServerConnection:
         capabilities = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING", b"EXPIRE NEVER"]
         if not self.logged_in:
             if self._may_log_in:
-                names = " ".join(self._service.mechanisms)
+                names = " ".join(self._mechanisms)
                 capabilities += [b"USER", b"SASL " + names.encode()]
             if self._service.stls and not self.secure:
                 capabilities.append(b"STLS")
@@ -359,7 +380,7 @@ class ServerConnection:
     def _auth(self, argument: str) -> None:
         self._check_may_log_in()
         mechanism, initial = parse_auth(argument)
-        if mechanism not in self._service.mechanisms:
+        if mechanism not in self._mechanisms:
             raise SyntaxProblem("this mechanism is not offered")
         try:
             decoded = None if initial is None else base64.decode_initial(initial)
@@ -367,7 +388,7 @@ class ServerConnection:
             raise SyntaxProblem("the initial response is not base64") from None
         self._happened("AUTH")
         self._mechanism = mechanism
-        self._exchange = mechanisms.exchange(mechanism, decoded)
+        self._exchange = mechanisms.exchange(mechanism, decoded, self.exporter)
         self._step(None)
 
     def _response(self, line: bytes) -> None:
@@ -384,15 +405,24 @@ class ServerConnection:
     def _step(self, response: bytes | None) -> None:
         assert self._exchange is not None
         match self._exchange.step(response):
-            case mechanisms.Challenge(data):
-                self._write(b"+ " + base64.encode(data) + b"\r\n")
-                return
-            case mechanisms.Credentials(username, password):
+            case exchange.Challenge(data):
+                self._challenge(data)
+            case exchange.Credentials(username, password):
                 self._happened("credentials")
                 self._events.append(events.Login(self._mechanism, username, password))
                 self._exchange = None
-            case mechanisms.Refused(reason):
+            case exchange.NeedKeys(username):
+                self._happened("name")
+                self._events.append(events.Keys(self._mechanism, username))
+            case exchange.Proof(username, fault):
+                self._happened("proof")
+                self._events.append(events.Proof(self._mechanism, username, fault))
+                self._exchange = None
+            case exchange.Refused(reason):
                 self._refuse_command(reason)
+
+    def _challenge(self, data: bytes) -> None:
+        self._write(b"+ " + base64.encode(data) + b"\r\n")
 
     def _check_may_log_in(self) -> None:
         if not self._may_log_in:

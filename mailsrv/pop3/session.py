@@ -17,22 +17,21 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from mailsrv.checks.interfaces import Admission, Penalties
+from mailsrv.checks.login import Denied, Granted, Login
 from mailsrv.config import Config
-from mailsrv.mail.address import Address, AddressError
 from mailsrv.outside.interfaces import Outside
 from mailsrv.pop3 import events, replies
 from mailsrv.pop3.events import Question
 from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.server import ServerConnection
 from mailsrv.store import ledger
-from mailsrv.store.accounts import Account, Directory
+from mailsrv.store.accounts import Directory
 from mailsrv.store.ledger import Event
 from mailsrv.store.mailboxes import InUse, MailboxSession, MailStore, MessageReader
-from mailsrv.store.passwords import TooBusy
+from mailsrv.store.passwords import Passwords
 
 log = Logger()
 
-Record = Callable[[Sequence[Event]], Awaitable[None]]
 Flush = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -55,10 +54,12 @@ class Settings(Protocol):
     def directory(self) -> Directory: ...
 
 
-class PasswordCheck(Protocol):
-    """``mailsrv.store.passwords.Passwords``, as far as a session needs it."""
+class Recorder(Protocol):
+    """``mailsrv.store.recorder.Recorder``, as far as a session needs it."""
 
-    async def verify(self, account: Account | None, password: str) -> bool: ...
+    def record(self, event: Event) -> None: ...
+
+    async def record_all(self, events: Sequence[Event]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,16 @@ class Surroundings:
     settings: Settings
     outside: Outside
     mailboxes: MailStore
-    passwords: PasswordCheck
+    passwords: Passwords
     admission: Admission
     penalties: Penalties
-    record: Record
+    recorder: Recorder
 
 
 class Session:
     """One client at ``peer_ip``.  ``ended`` must be called at the end, whatever has happened."""
 
-    __slots__ = ("_connection", "_flush", "_mailbox", "_peer_ip", "_sleep", "_with")
+    __slots__ = ("_connection", "_flush", "_logins", "_mailbox", "_peer_ip", "_sleep", "_with")
 
     def __init__(
         self, surroundings: Surroundings, connection: ServerConnection, peer_ip: str, flush: Flush, sleep: Sleep
@@ -87,6 +88,15 @@ class Session:
         self._peer_ip = peer_ip
         self._flush = flush
         self._sleep = sleep
+        self._logins = Login(
+            surroundings.settings,
+            surroundings.passwords,
+            surroundings.penalties,
+            surroundings.recorder.record,
+            self._wait,
+            "pop3",
+            peer_ip,
+        )
         self._mailbox: MailboxSession | None = None
 
     async def answer(self, event: Question) -> None:
@@ -96,7 +106,14 @@ class Session:
                 self._connection.greet()
             case events.Login():
                 await self._flush()
-                self._connection_answer(await self._log_in(event))
+                outcome = await self._logins.with_password(event.mechanism, event.username, event.password)
+                self._connection_answer(await self._open(outcome))
+            case events.Keys():
+                await self._flush()
+                await self._give_keys(event)
+            case events.Proof():
+                outcome = self._logins.with_proof(event.mechanism, event.username, event.fault)
+                self._connection_answer(await self._open(outcome))
             case events.Retrieve():
                 await self._retrieve(event)
             case events.More():
@@ -119,24 +136,18 @@ class Session:
         else:
             self._connection.refuse(answer)
 
-    async def _log_in(self, login: events.Login) -> Maildrop | bytes:
+    async def _give_keys(self, event: events.Keys) -> None:
+        first = await self._logins.server_first(event.username)
+        if isinstance(first, Denied):
+            self._connection.refuse(replies.LOGIN_BUSY)
+        else:
+            self._connection.give_keys(first)
+
+    async def _open(self, outcome: Granted | Denied) -> Maildrop | bytes:
         """The maildrop, or the refusal."""
-        key, account = self._look_up(login.username)
-        delay_s = self._with.penalties.delay_s(self._peer_ip, key)
-        if delay_s > 0:
-            await self._sleep(delay_s)
-        try:
-            right = await self._with.passwords.verify(account, login.password)
-        except TooBusy:
-            return replies.LOGIN_BUSY
-        if account is None or not right:
-            self._with.penalties.failed(self._peer_ip, key)
-            reason = "the user name or the password is wrong"
-            await self._tell(
-                [Event(ledger.LOGIN, address=key, client=self._peer_ip, reason=reason, detail=login.mechanism)]
-            )
-            return replies.BAD_LOGIN
-        self._with.penalties.succeeded(self._peer_ip, key)
+        if isinstance(outcome, Denied):
+            return replies.LOGIN_BUSY if outcome is Denied.BUSY else replies.BAD_LOGIN
+        account = outcome.account
         try:
             self._mailbox = await self._with.mailboxes.open(account.key)
         except InUse:
@@ -146,13 +157,9 @@ class Session:
             return replies.MAILBOX_TROUBLE
         return Maildrop(self._mailbox.messages, self._mailbox.octets)
 
-    def _look_up(self, username: str) -> tuple[str, Account | None]:
-        """The key of the address, "" when the name is none, and its account."""
-        try:
-            address = Address.parse(username)
-        except AddressError:
-            return "", None
-        return address.key, self._with.settings.directory.account(address)
+    async def _wait(self, seconds: float) -> bool:
+        await self._sleep(seconds)
+        return True
 
     async def _retrieve(self, wanted: events.Retrieve) -> None:
         assert self._mailbox is not None
@@ -228,7 +235,7 @@ class Session:
 
     async def _tell(self, told: Sequence[Event]) -> None:
         try:
-            await self._with.record(told)
+            await self._with.recorder.record_all(told)
         except Exception:
             # What is told has happened already; a ledger that cannot be written now must not undo or repeat it.
             log.failure("the ledger could not be told of {n} events", n=len(told))

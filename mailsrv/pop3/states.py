@@ -1,8 +1,8 @@
 """The states of a POP3 session and every legal way between them: the one table (RFC 1939 3 to 6, 2595 4, 5034 4).
 
 Words in capitals are commands; a command that is not in the row of the present state is refused there.  The others are
-what happens: "logged in" and "failed" answer CHECKING, "sent" ends a message, "listed" a long listing.  A refused
-command leaves the state as it is, except where "failed" says otherwise.
+what happens: "keys" answers LOOKING_UP, "logged in" and "failed" answer CHECKING, "sent" ends a message, "listed" a
+long listing.  A refused command leaves the state as it is, except where "failed" says otherwise.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ class State(enum.Enum):
     AUTHORIZATION = "authorization"
     NAMED = "named"  # AUTHORIZATION, and USER has been said
     EXCHANGE = "exchange"  # within AUTH: lines are responses of the mechanism
+    LOOKING_UP = "looking up"  # within AUTH: the keys of a user are
     CHECKING = "checking"  # a password is being verified and the mailbox opened
     SECURING = "securing"  # +OK to STLS was given, TLS is to begin
     TRANSACTION = "transaction"
@@ -37,7 +38,13 @@ TABLE: Mapping[State, Mapping[str, State]] = {
     State.GREETING: {"greeted": State.AUTHORIZATION, "refused": State.CLOSED},
     State.AUTHORIZATION: _OPENING,
     State.NAMED: {**_OPENING, "CAPA": State.NAMED, "PASS": State.CHECKING},
-    State.EXCHANGE: {"credentials": State.CHECKING, "failed": State.AUTHORIZATION},
+    State.EXCHANGE: {
+        "credentials": State.CHECKING,
+        "name": State.LOOKING_UP,
+        "proof": State.CHECKING,
+        "failed": State.AUTHORIZATION,
+    },
+    State.LOOKING_UP: {"keys": State.EXCHANGE, "failed": State.AUTHORIZATION},
     State.CHECKING: {"logged in": State.TRANSACTION, "failed": State.AUTHORIZATION},
     # RFC 2595 4: the client begins anew, nothing that was said in clear text is known any more.
     State.SECURING: {"secured": State.AUTHORIZATION},

@@ -155,9 +155,9 @@ class Relay:
         if self._closed:
             return Trouble(Outcome(Result.DEFERRED, "4.3.2", "This server is shutting down."))
         endpoint: Any = TCP6ClientEndpoint if ":" in hop.address else TCP4ClientEndpoint
-        dial = endpoint(self._outside.reactor, hop.address, hop.port, timeout=timeout_s).connect(
-            Factory.forProtocol(lambda: client)
-        )
+        factory = Factory.forProtocol(lambda: client)
+        factory.noisy = False
+        dial = endpoint(self._outside.reactor, hop.address, hop.port, timeout=timeout_s).connect(factory)
         self._dials.add(dial)
         try:
             await dial

@@ -261,8 +261,11 @@ class QueueRunner:
         found = await self._database.read(message.remote_waiting, self._outside.wall(), destination.name, limit)
         if sum(len(queued.recipients) for queued in found) >= limit:
             destination.more = True
+        room = WINDOW
         for queued in found:
-            fresh = tuple(r for r in queued.recipients if (queued.id, r.n) not in destination.claimed)
+            # Of those that were claimed when the limit was made, some may be settled by now: then these are too many.
+            fresh = tuple(r for r in queued.recipients if (queued.id, r.n) not in destination.claimed)[:room]
+            room -= len(fresh)
             if fresh:
                 destination.waiting.append(replace(queued, recipients=fresh))
                 self._known += 1

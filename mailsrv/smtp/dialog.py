@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from mailsrv.sasl.scram import ServerFirst
 from mailsrv.smtp import events, replies
 from mailsrv.smtp.events import Event
 from mailsrv.smtp.replies import Reply
@@ -22,8 +23,8 @@ BUFFER_LIMIT = 65_536  # octets waiting to be parsed beyond which the shell shou
 UNSENT_LIMIT = 256  # replies that may wait to be taken: a short command can have a long reply
 ARGUMENT_LIMIT = 100  # characters of a refused command that the ledger is told
 
-# None for what is usual; several for LMTP's end of data.
-Answer: TypeAlias = Reply | Sequence[Reply] | None
+# None for what is usual; several for LMTP's end of data; what ``Keys`` asks for.
+Answer: TypeAlias = Reply | Sequence[Reply] | ServerFirst | None
 
 _NOT_PRINTABLE = re.compile(rb"[^\x20-\x7e]")
 

@@ -43,6 +43,27 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class Keys:
+    """An AUTH exchange needs a user's keys (RFC 5802): answer with a ``ServerFirst``, or a negative reply."""
+
+    mechanism: str
+    username: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """An AUTH exchange that went by keys is over.
+
+    The client has proved that it is ``username`` when ``fault`` is "".  Else that is why it has not, for the ledger:
+    say 535 5.7.8 as after ``Login``.
+    """
+
+    mechanism: str
+    username: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
 class Mail:
     """MAIL FROM.
 
@@ -130,7 +151,7 @@ class Closed:
     reason: str
 
 
-Question = Connected | Hello | Login | Mail | Rcpt | DataBegin | DataEnd
+Question = Connected | Hello | Login | Keys | Proof | Mail | Rcpt | DataBegin | DataEnd
 Event = Question | Content | Reset | Refused | TlsWanted | Closed
 
-ASKS = (Connected, Hello, Login, Mail, Rcpt, DataBegin, DataEnd)
+ASKS = (Connected, Hello, Login, Keys, Proof, Mail, Rcpt, DataBegin, DataEnd)

@@ -21,22 +21,23 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.checks.admission import Admission
-from mailsrv.checks.clients import is_loopback
+from mailsrv.checks.clients import LOCAL, is_loopback
+from mailsrv.sasl import mechanisms
 from mailsrv.smtp import events, replies
+from mailsrv.smtp.dialog import Answer
+from mailsrv.smtp.pace import IDLE_S, Pace
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.server import ServerConnection, Service
 from mailsrv.smtp.session import House, Session
-from mailsrv.tls import ServerCertificate, describe
+from mailsrv.tls import ServerCertificate, describe, exporter
 
 log = Logger()
 
 HANDSHAKE_S = 60.0  # for a TLS handshake as a whole
-IDLE_S = 300.0  # RFC 5321 4.5.3.2.7: five minutes for the next command, or the next piece of content
 UNREAD_S = 60.0  # a client that reads nothing of what it was sent for so long is gone
 CLOSING_S = 5.0  # for the last reply to get out
 HOLD_LIMIT_S = 30 * 86400  # RFC 4865: the longest that a user may have a message held
 EXTENSIONS = frozenset({"PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "LIMITS"})
-MECHANISMS = ("PLAIN", "LOGIN")
 
 BROKEN = replies.reply(421, "4.3.0", "Local trouble; try again later")
 TURNED_AWAY = replies.reply(421, "4.7.0", "Too many connections; try again later")
@@ -64,12 +65,14 @@ class SmtpProtocol(Protocol):
         self._timer: IDelayedCall | None = None
         self._core: ServerConnection
         self._session: Session
+        self._pace: Pace
+        self._penalty: IDelayedCall | None = None  # the next command waits until then
 
     # -- what Twisted calls
 
     def connectionMade(self) -> None:
         factory = self._factory
-        self._client = getattr(self.transport.getPeer(), "host", "local")
+        self._client = getattr(self.transport.getPeer(), "host", LOCAL)
         self._core = ServerConnection(factory.service(self._client), factory.implicit_tls)
         self._session = Session(factory.house, factory.kind, self._client)
         refusal = factory.admission.enter(self._client)
@@ -79,6 +82,7 @@ class SmtpProtocol(Protocol):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._quiet_since = self._reactor.seconds()
+        self._pace = Pace(self._quiet_since)
         self._timer = self._reactor.callLater(HANDSHAKE_S if self._handshaking else IDLE_S, self._look)
         if refusal is not None:
             self._turn_away(refusal)
@@ -97,13 +101,15 @@ class SmtpProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
-        self._quiet_since = self._reactor.seconds()
         self._core.receive(data)
         self._loop()
 
     def handshakeCompleted(self) -> None:
         self._handshaking = False
-        self._session.encrypted(describe(self.transport.getHandle()))
+        connection = self.transport.getHandle()
+        self._session.encrypted(describe(connection))
+        if self._factory.kind == "submission":
+            self._core.exporter = exporter(connection)
         # The greeting, where TLS came first.  Not earlier: what is written during a handshake makes TLS ask us to
         # pause, and then the rest of the handshake would never be read.
         self._loop()
@@ -123,6 +129,9 @@ class SmtpProtocol(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._penalty is not None:
+            self._penalty.cancel()
+            self._penalty = None
         self._core.close(None, "the client has gone")
         self._session.hurry()
         self._session.reset()
@@ -138,7 +147,7 @@ class SmtpProtocol(Protocol):
 
     def resumeProducing(self) -> None:
         self._unread = False
-        self._quiet_since = self._reactor.seconds()
+        self._pace.moved(self._reactor.seconds())
         self._loop()
 
     def stopProducing(self) -> None:
@@ -169,41 +178,73 @@ class SmtpProtocol(Protocol):
     def _take(self, event: events.Event) -> None:
         kind = type(event)
         if kind is events.Content:
-            room = self._session.content(event.chunk)  # type: ignore[union-attr]
-            if room is not None:
-                self._awaiting = True
-                room.addBoth(self._go_on)
-        elif kind in events.ASKS:
+            self._take_content(event.chunk)  # type: ignore[union-attr]
+            return
+        now = self._reactor.seconds()
+        self._pace.moved(now)
+        if kind in events.ASKS:
+            if kind is events.Mail:
+                self._pace.transaction(now)
+            elif kind is events.DataBegin:
+                self._pace.content(now)
+            elif kind is events.DataEnd:
+                self._pace.over()
             decision = self._session.decide(event)  # type: ignore[arg-type]
             if isinstance(decision, Coroutine):
                 self._awaiting = True
                 Deferred.fromCoroutine(decision).addCallbacks(self._answer, self._failed)
             else:
-                self._core.reply(decision)
+                self._reply(decision)
         elif kind is events.Reset:
+            self._pace.over()
             self._session.reset()
         elif kind is events.Refused:
             self._session.refused(event)  # type: ignore[arg-type]
+            self._punish(event.reply)  # type: ignore[union-attr]
         elif kind is events.TlsWanted:
             self._start_tls()
         else:
             self._close()
 
+    def _take_content(self, chunk: bytes) -> None:
+        self._pace.moved(self._reactor.seconds())
+        self._pace.received(len(chunk))
+        room = self._session.content(chunk)
+        if room is not None and not (room.called and not isinstance(room.result, Failure)):
+            self._awaiting = True
+            room.addBoth(self._go_on)
+
+    def _reply(self, decision: Answer) -> None:
+        self._core.reply(decision)
+        if isinstance(decision, Reply):
+            self._punish(decision)
+
+    def _punish(self, reply: Reply) -> None:
+        """After a refusal for good the next command may have to wait."""
+        delay = self._session.error(reply)
+        if delay and not self._closing and not self._going_down:
+            self._awaiting = True
+            self._penalty = self._reactor.callLater(delay, self._atoned)
+
+    def _atoned(self) -> None:
+        self._penalty = None
+        self._go_on(None)
+
     def _go_on(self, result: object) -> None:
-        """There is room for content again."""
+        """There is room for content again, or a penalty is over."""
         self._awaiting = False
-        self._quiet_since = self._reactor.seconds()
+        self._pace.moved(self._reactor.seconds())
         if isinstance(result, Failure):
             self._broken(result)
         elif self._going_down:
             self._core.close(replies.SHUTTING_DOWN, "shutting down")
         self._loop()
 
-    def _answer(self, decision: Reply | None) -> None:
+    def _answer(self, decision: Answer) -> None:
         self._awaiting = False
-        self._quiet_since = self._reactor.seconds()
+        self._pace.moved(self._reactor.seconds())
         try:
-            self._core.reply(decision)
+            self._reply(decision)
         except Exception:
             self._broken(Failure())
         if self._going_down and not self._closing:
@@ -234,6 +275,7 @@ class SmtpProtocol(Protocol):
     def _flush(self) -> None:
         output = self._core.take_output()
         if output and self.transport.connected:
+            self._pace.moved(self._reactor.seconds())
             self.transport.write(output)
 
     def _rest(self) -> None:
@@ -267,10 +309,13 @@ class SmtpProtocol(Protocol):
         if self._closing:
             self.transport.abortConnection()
             return
-        limit = HANDSHAKE_S if self._handshaking else UNREAD_S if self._unread else IDLE_S
-        left = self._quiet_since + limit - self._reactor.seconds()
-        if self._awaiting and not self._unread:
+        now = self._reactor.seconds()
+        if self._handshaking or self._unread:
+            left = self._quiet_since + (HANDSHAKE_S if self._handshaking else UNREAD_S) - now
+        elif self._awaiting:
             left = IDLE_S  # it is us who take so long
+        else:
+            left = self._pace.deadline(self._factory.house.settings.config.limits) - now
         if left > 0.001:
             self._timer = self._reactor.callLater(left, self._look)
         elif self._unread or self._handshaking:
@@ -285,6 +330,9 @@ class SmtpProtocol(Protocol):
         self._going_down = True
         if self._handshaking:
             self.transport.abortConnection()
+        elif self._penalty is not None:
+            self._penalty.cancel()
+            self._atoned()
         elif self._awaiting:
             self._session.hurry()
         else:
@@ -293,7 +341,7 @@ class SmtpProtocol(Protocol):
 
 
 class SmtpFactory(TwistedServerFactory):
-    """One for each kind of port: "smtp", "submission"; with ``implicit_tls`` the listener wraps it in TLS."""
+    """One for each kind of port: "smtp", "submission", "lmtp"; with ``implicit_tls`` the listener wraps it in TLS."""
 
     noisy = False
 
@@ -339,8 +387,8 @@ class SmtpFactory(TwistedServerFactory):
             extensions=EXTENSIONS | {"FUTURERELEASE"} if submission else EXTENSIONS,
             size_limit=config.limits.message_size,
             recipients_limit=config.limits.recipients,
-            starttls=not self.implicit_tls,
-            mechanisms=MECHANISMS if submission else (),
+            starttls=not self.implicit_tls and self.kind != "lmtp",
+            mechanisms=mechanisms.NAMES if submission else (),
             auth_in_clear=auth_in_clear,
             auth_required=submission,
             hold_limit_s=HOLD_LIMIT_S if submission else 0,

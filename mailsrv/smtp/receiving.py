@@ -6,6 +6,7 @@ refused chunk is swallowed to its length, so that content never becomes commands
 
 from __future__ import annotations
 
+from mailsrv.sasl.scram import ServerFirst
 from mailsrv.smtp import events, grammar, replies, states
 from mailsrv.smtp.dialog import Answer, Dialog
 from mailsrv.smtp.grammar import CommandError
@@ -100,6 +101,8 @@ class Receiving(Dialog):
     def _content_answered(self, answer: Answer) -> None:
         if answer is None or self._problem is not None:
             answer = self._problem or replies.ACCEPTED
+        elif isinstance(answer, ServerFirst):
+            raise TypeError("replies are wanted")
         answers = (answer,) * self._wanted if isinstance(answer, Reply) else answer
         if len(answers) != self._wanted:
             raise ValueError(f"{self._wanted} replies wanted, {len(answers)} given")

@@ -23,8 +23,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from mailsrv.sasl import mechanisms
+from mailsrv.sasl import exchange, mechanisms
 from mailsrv.sasl.base64 import decode, encode
+from mailsrv.sasl.scram import Scram, ServerFirst
 from mailsrv.smtp import events, grammar, replies, states
 from mailsrv.smtp.dialog import BUFFER_LIMIT, Answer
 from mailsrv.smtp.grammar import CommandError
@@ -42,6 +43,8 @@ class ServerConnection(Receiving):
     """One connection of a client; ``mailsrv.smtp.dialog.Dialog`` says how to drive it.
 
     ``secure``: octets come through TLS (from the start on ports with implicit TLS); ``authenticated``: AUTH succeeded.
+    ``exporter``: what that TLS has for channel bindings (RFC 9266), None when it has nothing; to be set, where AUTH is
+    offered, once the handshake is done.
     """
 
     __slots__ = (
@@ -51,16 +54,18 @@ class ServerConnection(Receiving):
         "_login_tried",
         "_mechanism",
         "authenticated",
+        "exporter",
         "secure",
     )
 
     def __init__(self, service: Service, secure: bool = False) -> None:
         super().__init__(service)
         self.secure = secure
+        self.exporter: bytes | None = None
         self.authenticated = False
         self._commands = _COMMANDS[service.kind]
         self._login_tried = False
-        self._exchange: mechanisms.Exchange | None = None
+        self._exchange: exchange.Exchange | None = None
         self._ask(events.Connected(), self._connected)
 
     def tls_started(self) -> None:
@@ -70,6 +75,7 @@ class ServerConnection(Receiving):
         if self._state is not State.TLS:
             raise RuntimeError("TLS without STARTTLS")
         self.secure = True
+        self.exporter = None
         self.authenticated = self._login_tried = False
         self._state = State.READY
         self._input.clear()
@@ -133,7 +139,13 @@ class ServerConnection(Receiving):
 
     def _extended(self, answer: Answer) -> None:
         service = self._service
-        self._greet(answer, service.hello_under_tls if self.secure else service.hello_in_clear)
+        if not self.secure:
+            usual = service.hello_in_clear
+        elif self.exporter is None:
+            usual = service.hello_under_tls
+        else:
+            usual = service.hello_under_bound_tls
+        self._greet(answer, usual)
 
     def _not_extended(self, answer: Answer) -> None:
         self._greet(answer, self._service.hello)
@@ -259,13 +271,13 @@ class ServerConnection(Receiving):
             if not service.auth_offered(self.secure):
                 raise CommandError(replies.LOGIN_NEEDS_TLS)
             mechanism, initial = grammar.auth(argument)
-            if mechanism not in service.mechanisms:
+            if mechanism not in mechanisms.usable(service.mechanisms, self.exporter is not None):
                 raise CommandError(replies.UNKNOWN_MECHANISM)
         except CommandError as error:
             self._refuse("AUTH", error.reply, mechanism.encode())
             return
         self._mechanism = mechanism
-        self._exchange = mechanisms.exchange(mechanism, initial)
+        self._exchange = mechanisms.exchange(mechanism, initial, self.exporter)
         self._state = State.AUTH
         self._advance = self._read_response
         self._step(None)
@@ -289,18 +301,32 @@ class ServerConnection(Receiving):
         return True
 
     def _step(self, response: bytes | None) -> None:
-        exchange = self._exchange
-        if exchange is None:
+        if self._exchange is None:
             raise RuntimeError("no exchange under way")
-        match exchange.step(response):
-            case mechanisms.Challenge(data):
-                self._output.append(b"334 " + encode(data) + b"\r\n")
-            case mechanisms.Credentials(username, password):
+        match self._exchange.step(response):
+            case exchange.Challenge(data):
+                self._challenge(data)
+            case exchange.Credentials(username, password):
                 self._ask(events.Login(self._mechanism, username, password), self._login_answered)
-            case mechanisms.Refused(reason):
+            case exchange.NeedKeys(username):
+                self._ask(events.Keys(self._mechanism, username), self._keys_answered)
+            case exchange.Proof(username, fault):
+                self._ask(events.Proof(self._mechanism, username, fault), self._login_answered)
+            case exchange.Refused(reason):
                 self._login_refused(replies.LOGIN_FAILED, reason)
             case other:
                 assert_never(other)
+
+    def _challenge(self, data: bytes) -> None:
+        self._output.append(b"334 " + encode(data) + b"\r\n")
+
+    def _keys_answered(self, answer: Answer) -> None:
+        if isinstance(answer, ServerFirst) and isinstance(self._exchange, Scram):
+            self._challenge(self._exchange.keys(answer).data)
+        elif isinstance(answer, Reply) and not answer.positive:
+            self._login_answered(answer)
+        else:
+            raise TypeError("keys are wanted, or a refusal")
 
     def _login_refused(self, answer: Reply, reason: str = "") -> None:
         self._leave_exchange()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from mailsrv.sasl import mechanisms
 from mailsrv.smtp import states
 from mailsrv.smtp.grammar import date_time
 from mailsrv.smtp.replies import Reply
@@ -29,9 +30,9 @@ class Service:
     """One service.  Parameters and verbs of extensions that are not offered are refused.
 
     ``kind`` is ``smtp``, ``submission`` or ``lmtp``.  ``size_limit`` is in octets, 0 for none.  ``mechanisms`` are
-    those of AUTH; without TLS they are offered and accepted only if ``auth_in_clear``.  ``auth_required``: MAIL only
-    after AUTH.  After ``max_errors`` refusals (5xx) without an accepted message in between the connection ends with
-    421.
+    those of AUTH; without TLS they are offered and accepted only if ``auth_in_clear``, and those with channel binding
+    only where there is a channel to bind to.  ``auth_required``: MAIL only after AUTH.  After ``max_errors`` refusals
+    (5xx) without an accepted message in between the connection ends with 421.
     """
 
     hostname: str
@@ -88,9 +89,14 @@ class Service:
 
     @cached_property
     def hello_under_tls(self) -> Reply:
+        """Under a TLS that cannot be bound to."""
         return self._extended_hello(secure=True)
 
-    def _extended_hello(self, secure: bool) -> Reply:
+    @cached_property
+    def hello_under_bound_tls(self) -> Reply:
+        return self._extended_hello(secure=True, bound=True)
+
+    def _extended_hello(self, secure: bool, bound: bool = False) -> Reply:
         values = {
             "LIMITS": f" RCPTMAX={self.recipients_limit}",
             "FUTURERELEASE": f" {self.hold_limit_s} {self.hold_until}",
@@ -101,5 +107,5 @@ class Service:
         if self.starttls and not secure:  # RFC 3207 4.2: not offered again
             lines.append("STARTTLS")
         if self.auth_offered(secure):
-            lines.append(f"AUTH {' '.join(self.mechanisms)}")
+            lines.append(f"AUTH {' '.join(mechanisms.usable(self.mechanisms, bound))}")
         return Reply(250, "", tuple(lines))

@@ -20,21 +20,23 @@ from twisted.internet.task import deferLater
 
 from mailsrv.checks.blocklists import Blocklists, Listing
 from mailsrv.checks.caps import Caps
-from mailsrv.checks.clients import address_of
+from mailsrv.checks.clients import LOCAL, is_within
+from mailsrv.checks.login import Denied, Granted, Login
 from mailsrv.checks.penalties import Penalties
 from mailsrv.mail import header, submitted, trace
-from mailsrv.mail.address import Address, AddressError
+from mailsrv.mail.address import Address
 from mailsrv.mail.author import AuthorError, authors
 from mailsrv.mail.envelope import Envelope, Recipient
 from mailsrv.outside.interfaces import Outside
 from mailsrv.smtp import events, replies
+from mailsrv.smtp.dialog import Answer
 from mailsrv.smtp.replies import Reply
 from mailsrv.store import ledger, queue_id
 from mailsrv.store.accounts import Account
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.ledger import Event
 from mailsrv.store.message import Arrival, FinalRecipient
-from mailsrv.store.passwords import Passwords, TooBusy
+from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Draft, Spool
@@ -67,7 +69,7 @@ class House:
     caps: Caps
 
 
-Decision = Reply | None | Coroutine[Deferred[Any], Any, Reply | None]
+Decision = Answer | Coroutine[Deferred[Any], Any, Answer]
 
 
 class _Transaction:
@@ -85,7 +87,7 @@ class _Transaction:
 
 
 class Session:
-    """Decides for one connection.  ``kind`` is the service's: "smtp" or "submission"."""
+    """Decides for one connection.  ``kind`` is the service's: "smtp", "submission" or "lmtp"."""
 
     def __init__(self, house: House, kind: str, client: str) -> None:
         self._house = house
@@ -95,6 +97,10 @@ class Session:
         self._helo = ""
         self._extended = False
         self._account: Account | None = None
+        self._granted: Granted | None = None
+        self._logins = Login(
+            house.settings, house.passwords, house.penalties, house.recorder.record, self._wait, "smtp", client
+        )
         self._transaction: _Transaction | None = None
         self._listing: Deferred[Listing | None] | None = None
         self._penalty: Deferred[None] | None = None
@@ -122,48 +128,28 @@ class Session:
         """TLS is on; all that was said before is forgotten (RFC 3207 4.2)."""
         self._secure = description
         self._helo = ""
-        self._account = None
+        self._account = self._granted = None
 
-    async def _login(self, event: events.Login) -> Reply | None:
-        house = self._house
-        try:
-            address = Address.parse(event.username)
-        except AddressError:
-            account = None
-        else:
-            account = house.settings.directory.account(address)
-        name = account.key if account else event.username[:254].lower()
-        delay = house.penalties.delay_s(self._client, name)
-        if delay and not await self._wait(delay):
-            return BUSY
-        try:
-            right = await house.passwords.verify(account, event.password)
-        except TooBusy:
-            return BUSY
-        if right and account is not None:
-            house.penalties.succeeded(self._client, name)
-            await house.caps.prepare(account.key)
-            self._account = account
-            return None
-        house.penalties.failed(self._client, name)
-        house.recorder.record(
-            Event(
-                ledger.LOGIN,
-                address=name,
-                client=self._client,
-                status="5.7.8",
-                reason="wrong password" if account else "there is no such account",
-                rule="accounts",
-                detail=f"SMTP AUTH {event.mechanism}",
-            )
-        )
-        return replies.LOGIN_FAILED
+    async def _login(self, event: events.Login) -> Answer:
+        return await self._outcome(await self._logins.with_password(event.mechanism, event.username, event.password))
+
+    async def _keys(self, event: events.Keys) -> Answer:
+        first = await self._logins.server_first(event.username)
+        return BUSY if isinstance(first, Denied) else first
+
+    async def _proof(self, event: events.Proof) -> Answer:
+        return await self._outcome(self._logins.with_proof(event.mechanism, event.username, event.fault))
+
+    async def _outcome(self, outcome: Granted | Denied) -> Reply | None:
+        if isinstance(outcome, Denied):
+            return BUSY if outcome is Denied.BUSY else replies.LOGIN_FAILED
+        await self._house.caps.prepare(outcome.account.key)
+        self._granted = outcome
+        self._account = outcome.account
+        return None
 
     async def _wait(self, seconds: float) -> bool:
-        """Before the password is looked at, so that guessing cannot keep the threads busy that hash for others.
-
-        False when the waiting was cut short.
-        """
+        """False when the waiting was cut short."""
         self._penalty = deferLater(self._house.outside.reactor, seconds)
         try:
             await self._penalty
@@ -179,16 +165,15 @@ class Session:
             self._penalty.cancel()
 
     def _trusted(self) -> bool:
-        networks = self._house.settings.config.trusted_networks
-        address = address_of(self._client) if networks else None
-        return address is not None and any(address in network for network in networks)
+        # Whoever may use LMTP is trusted with our own mailboxes, not with sending elsewhere.
+        return self._kind != "lmtp" and is_within(self._client, self._house.settings.config.trusted_networks)
 
     # -- the transaction
 
     def _mail(self, event: events.Mail) -> Reply | None:
         sender = event.envelope.sender
         account = self._account
-        if account is not None and self._house.settings.directory.account(account.address) != account:
+        if account is not None and self._granted is not None and not self._logins.holds(self._granted):
             return self._refuse(
                 "MAIL",
                 LOGIN_OVER,
@@ -363,6 +348,7 @@ class Session:
             answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
             return self._refuse_content(transaction, answer, f"it could not be stored: {trouble}", "local trouble")
         transaction.draft = None
+        self._house.penalties.behaved(self._client)
         if self._account is not None:
             self._house.caps.accepted(self._account.key, transaction.reserved)
             transaction.reserved = 0
@@ -397,6 +383,7 @@ class Session:
             tls=bool(self._secure),
             authenticated=self._account is not None,
             utf8=envelope.smtputf8,
+            lmtp=self._kind == "lmtp",
         )
         return Arrival(
             id=draft.id,
@@ -417,7 +404,7 @@ class Session:
         return trace.received(
             hostname=self._house.settings.config.hostname,
             helo=self._helo,
-            client=self._client,
+            client="" if self._client == LOCAL else self._client,
             queue_id=number,
             at=self._house.outside.wall(),
             protocol=protocol,
@@ -441,6 +428,12 @@ class Session:
             transaction.reserved = 0
 
     # -- the ledger
+
+    def error(self, reply: Reply) -> float:
+        """A reply has been given: how long the client's next command is to wait."""
+        if reply.code < 500 or self._account is not None or self._trusted():
+            return 0.0
+        return self._house.penalties.refused(self._client)
 
     def refused(self, event: events.Refused) -> None:
         """The core has refused a command by itself."""
@@ -499,6 +492,8 @@ class Session:
         events.Connected: _connected,
         events.Hello: _hello,
         events.Login: _login,
+        events.Keys: _keys,
+        events.Proof: _proof,
         events.Mail: _mail,
         events.Rcpt: _rcpt,
         events.DataBegin: _data_begin,

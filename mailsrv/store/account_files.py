@@ -13,7 +13,7 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mailsrv.config import Config
@@ -38,6 +38,25 @@ class Texts:
         found = _account_line(self.accounts, address)
         line = change(_line(self.accounts, found)) if found else f"{address.key}:{stored}::::::"
         return replace(self, accounts=_with_line(self.accounts, found, line))
+
+    def with_extra(self, address: Address, key: str, value: str | None) -> Texts:
+        """The account, which has to be there, with this extra field; None removes it."""
+        found = _account_line(self.accounts, address)
+        if not found:
+            raise ValueError(f"{address} is not an account")
+        fields = _line(self.accounts, found).rstrip(" \t\r").split(":", 7)
+        fields += [""] * (8 - len(fields))
+        words = [word for word in fields[7].split() if word.partition("=")[0] != key]
+        if value is not None:
+            words.append(f"{key}={value}")
+        fields[7] = " ".join(words)
+        return replace(self, accounts=_with_line(self.accounts, found, ":".join(fields)))
+
+    def with_new_accounts(self, accounts: Iterable[tuple[Address, str]]) -> Texts:
+        """More accounts at the end, with their passwords; that none of them is there yet is the caller's business."""
+        end = "" if not self.accounts or self.accounts.endswith("\n") else "\n"
+        lines = "".join(f"{address.key}:{stored}::::::\n" for address, stored in accounts)
+        return replace(self, accounts=f"{self.accounts}{end}{lines}" if lines else self.accounts)
 
     def without_account(self, address: Address) -> Texts:
         """Without the line of the account, if there is one."""

@@ -1,7 +1,8 @@
 """Whom the server serves: the accounts file, the aliases file, and what an address of ours means.
 
 ``accounts`` is Dovecot's passwd-file: ``address:{SCHEME}hash:uid:gid:gecos:home:shell:key=value key=value``; everything
-after the hash may be missing.  An empty hash or ``!`` locks the account: it receives, but nobody can log in.
+after the hash may be missing.  An empty hash or ``!`` locks the account: it receives, but nobody can log in.  Extra
+fields that mean something here are those of ``app_passwords`` and ``scram_keys``.
 ``aliases`` has lines ``address: target, target``.  Blank lines and lines that begin with ``#`` mean nothing in both.
 
 A ``Directory`` is made whole or not at all: an address twice, outside of the own domains or unfit for a file name, an
@@ -20,7 +21,9 @@ from dataclasses import dataclass, field
 
 from mailsrv.config import Config
 from mailsrv.mail.address import POSTMASTER, Address, AddressError
-from mailsrv.store.password_schemes import UnknownScheme
+from mailsrv.sasl.scram import StoredKeys
+from mailsrv.store import app_passwords, scram_keys
+from mailsrv.store.app_passwords import AppPassword
 from mailsrv.store.passwords import check_stored
 
 # A local part that is a file name as it stands: no quotes, no separators of ours, not hidden, not ".".
@@ -44,11 +47,16 @@ class AliasChainError(AccountsError):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One line of the accounts file.  ``hash`` is ``{SCHEME}hash``, or "" or "!" for a locked account."""
+    """One line of the accounts file.  ``hash`` is ``{SCHEME}hash``, or "" or "!" for a locked account.
+
+    ``apps`` are further passwords; ``scram`` are the keys for the first one, None when it has none yet.
+    """
 
     address: Address
     hash: str = field(default="", repr=False)
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict, repr=False)
+    apps: tuple[AppPassword, ...] = ()
+    scram: StoredKeys | None = None
 
     @property
     def key(self) -> str:
@@ -254,14 +262,18 @@ def _account(text: str, own: frozenset[str]) -> Account:
     name, *fields = text.split(":", 7)
     address = account_address(name, own)
     stored = fields[0] if fields else ""
-    if stored not in _LOCKED:
-        try:
-            check_stored(stored)
-        except UnknownScheme as error:
-            raise ValueError(f"{name}: {error}") from None
     words = fields[6].split() if len(fields) > 6 else []
     extra = {key: value for key, _, value in (word.partition("=") for word in words)}
-    return Account(address, stored, extra)
+    try:
+        if stored not in _LOCKED:
+            check_stored(stored)
+        apps = tuple(filter(None, (app_passwords.read(key, value) for key, value in extra.items())))
+        for app in apps:
+            check_stored(app.hash)
+        scram = scram_keys.read(extra[scram_keys.FIELD], stored) if scram_keys.FIELD in extra else None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return Account(address, stored, extra, apps, scram)
 
 
 def account_address(text: str, own: Iterable[str]) -> Address:

@@ -3,7 +3,8 @@
 The way of a batch, and why its order is what it is:
 
 1. every copy is written to ``tmp/<name>`` of its Maildir, under the name that was fixed at acceptance;
-2. one sync makes all of them durable, and with them the renames of the batch before;
+2. one sync makes all of them durable, and with them the renames of the batch before (few copies are synced one by
+   one, because the one sync is of the whole file system, on which others may have much to write);
 3. the batch before is marked as delivered in the database, which drops its content;
 4. the copies are renamed to ``new/<name>``: from here on readers see them, and what they see is whole.
 
@@ -19,54 +20,28 @@ visible and could not be marked is remembered and marked later, even if its owne
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.outside.interfaces import Outside
-from mailsrv.store import accounts, ledger, maildir, message, queue_id
+from mailsrv.store import ledger, message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.ledger import Event
+from mailsrv.store.mailbox_writer import Copy, MailboxWriter
 from mailsrv.store.message import Acceptance, Arrival, QueuedMessage, Settlement
-from mailsrv.store.spool import BLOCK, Spool, local_head
+from mailsrv.store.spool import Spool, local_head
 
 BATCH = 128  # copies that share one sync
 PACE_S = 0.02  # between two batches: under load they grow, and nobody waits for what is stored already
 BACKLOG = 16 * 1024 * 1024  # octets of content that waiting copies keep in memory; above it they are read again
-# What keeps a folder from being opened: trouble of that mailbox, and not of the disk.
-_OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 ReportSuccess = Callable[[int, Sequence[int]], Awaitable[Sequence[Acceptance]]]
 
 log = Logger()
-
-
-@dataclass(slots=True)
-class Copy:
-    """One message for one mailbox."""
-
-    message: int
-    n: int
-    mailbox: str
-    name: str
-    head: bytes
-    content: bytes | None  # None: it is in the database or in a file
-    size: int
-    attempts: int = 0
-    recovered: bool = False  # it may be in the mailbox already
-    shown: bool = False  # we have put it there ourselves, only the mark is missing
-    filed: bool = False
-    error: Exception | None = None
-    tell_sender: bool = False  # RFC 3461: NOTIFY=SUCCESS
-
-    @property
-    def key(self) -> tuple[int, int]:
-        return self.message, self.n
 
 
 class _Batch:
@@ -89,7 +64,7 @@ class LocalDelivery:
         self._outside = outside
         self._database = database
         self._spool = spool
-        self._mail = os.path.join(state, "mail")
+        self._writer = MailboxWriter(outside.filesystem, os.path.join(state, "mail"), spool.path)
         self._retry_after = retry_after
         self._worker = outside.worker("local-delivery")
         self._waiting: list[Copy] = []
@@ -231,7 +206,7 @@ class LocalDelivery:
             self._under_way.append(batch)
             batch.copies = await self._loaded(taken)
             try:
-                await self._worker.call(self._write_and_show, batch.copies, visible.copies if visible else [])
+                await self._worker.call(self._writer.write_and_show, batch.copies, visible.copies if visible else [])
             except Exception as error:
                 # The sync failed: neither this batch nor the renames of the one before are known to be durable.
                 for copy in (*batch.copies, *(visible.copies if visible else ())):
@@ -363,116 +338,6 @@ class LocalDelivery:
 
     def _unmarked(self, failure: object) -> None:
         log.error("A failed delivery could not be recorded: {failure}", failure=failure)
-
-    # -- in the worker's thread
-
-    def _write_and_show(self, copies: list[Copy], shown: list[Copy]) -> None:
-        """``shown`` are the copies of the batch before, whose renames the sync makes durable."""
-        written = []
-        # A mailbox folder may be a link to another file system, so each folder says what is to be synced.
-        folders = {self._folder(copy) for copy in shown}
-        checked: set[str] = set()
-        names: dict[str, set[str]] = {}
-        body: bytes = b""
-        body_of = -1
-        for copy in copies:
-            folder = self._folder(copy)
-            try:
-                if folder not in checked:
-                    self._check(folder)
-                    checked.add(folder)
-                if copy.shown or (copy.recovered and self._is_there(folder, copy.name, names)):
-                    folders.add(folder)
-                    continue
-                if copy.content is not None and body_of != copy.message:
-                    body = copy.content.replace(b"\r\n", b"\n")
-                    body_of = copy.message
-                self._write(folder, copy, body)
-            except Exception as error:  # whatever it is, it is no reason to hold the other copies up
-                copy.error = error
-            else:
-                written.append((folder, copy))
-                folders.add(folder)
-        self._sync(folders, (*copies, *shown))
-        for folder, copy in written:
-            if copy.error is None:
-                try:
-                    self._outside.filesystem.rename(f"{folder}/tmp/{copy.name}", f"{folder}/new/{copy.name}")
-                except OSError as error:
-                    copy.error = error
-
-    def _sync(self, folders: set[str], copies: Sequence[Copy]) -> None:
-        """One sync for all; a folder that cannot even be opened is trouble of its own copies only."""
-        while True:
-            try:
-                self._outside.filesystem.sync_all(folders)
-                return
-            except OSError as error:
-                if error.errno not in _OF_THE_FOLDER or error.filename not in folders:
-                    raise
-                folders.discard(error.filename)
-                for copy in copies:
-                    if self._folder(copy) == error.filename:
-                        copy.error = copy.error or error
-
-    def _check(self, folder: str) -> None:
-        """Make what is missing of the mailbox; nothing inside it that is a link is followed (NotADirectoryError)."""
-        disk = self._outside.filesystem
-        try:
-            whole = all(disk.status(f"{folder}/{part}").kind == "directory" for part in ("tmp", "new"))
-        except FileNotFoundError:
-            whole = False
-        if not whole:
-            maildir.ensure(disk, folder)
-
-    def _folder(self, copy: Copy) -> str:
-        return os.path.join(self._mail, accounts.mailbox_path(copy.mailbox))
-
-    def _is_there(self, folder: str, name: str, names: dict[str, set[str]]) -> bool:
-        if folder not in names:
-            disk = self._outside.filesystem
-            maildir.ensure(disk, folder)  # cur as well
-            found = disk.list(f"{folder}/new") + disk.list(f"{folder}/cur")
-            names[folder] = {maildir.parse(name).unique for name in found}
-        return maildir.parse(name).unique in names[folder]
-
-    def _write(self, folder: str, copy: Copy, body: bytes) -> None:
-        disk = self._outside.filesystem
-        path = f"{folder}/tmp/{copy.name}"
-        try:
-            output = disk.create(path)
-        except FileExistsError:
-            disk.unlink(path)  # left by a crash
-            output = disk.create(path)
-        try:
-            head = copy.head.replace(b"\r\n", b"\n")
-            if copy.content is not None:
-                output.write(head + body)
-            else:
-                output.write(head)
-                self._copy_file(copy, output.write)
-        except BaseException:
-            output.close()
-            disk.unlink(path)
-            raise
-        output.close()
-
-    def _copy_file(self, copy: Copy, write: Callable[[bytes], None]) -> None:
-        path = self._spool.path(copy.message)
-        source = self._outside.filesystem.open(path)
-        try:
-            left = copy.size
-            held = b""  # a CR at the end of a block belongs to the LF at the start of the next
-            while block := source.read(BLOCK):
-                left -= len(block)
-                block = held + block
-                held = b"\r" if block.endswith(b"\r") else b""
-                write((block[:-1] if held else block).replace(b"\r\n", b"\n"))
-            write(held)
-        finally:
-            source.close()
-        if left:
-            raise OSError(errno.EIO, f"{copy.size - left} octets instead of {copy.size}", path)
 
 
 async def _no_reports(message: int, numbers: Sequence[int]) -> Sequence[Acceptance]:

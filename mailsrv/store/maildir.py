@@ -23,16 +23,18 @@ from itertools import islice
 from typing import NamedTuple
 
 from mailsrv.outside.interfaces import IFilesystem, Input
+from mailsrv.store import uidls
 from mailsrv.store.reading import measure
 
 FOLDERS = ("tmp", "new", "cur")
 
-# RFC 1939 7: a unique-id is 1 to 70 characters in the range 0x21 to 0x7E.
-_UIDL = re.compile(r"[\x21-\x7e]{1,70}")
 # Eighteen digits: any size that a disk can hold, and cheap to convert.
 _FIELD = re.compile(r",([A-Z])=([0-9]{1,18})(?=[,:]|\Z)")
-# What ``unique`` and ``file_name`` write; other programs do not name files so.
-_OWN = re.compile(r"(([0-9]{1,18})\.Q[0-9A-HJKMNP-TV-Z]{11}N[0-9]{1,9}\.[A-Za-z0-9._-]+),S=[0-9]{1,18},W=([0-9]{1,18})")
+# What ``unique``, ``imported`` and ``file_name`` write; other programs do not name files so.
+_OWN = re.compile(
+    r"(([0-9]{1,18})\.(?:Q[0-9A-HJKMNP-TV-Z]{11}N[0-9]{1,9}|[0-9]{6}I[0-9A-HJKMNP-TV-Z]{20})"
+    r"\.[A-Za-z0-9._-]+),S=[0-9]{1,18},W=([0-9]{1,18})"
+)
 _UNIQUE_END = re.compile("[,:]")
 _HOSTNAME_LENGTH = 64
 _RUN = 5000
@@ -81,8 +83,23 @@ def unique(queue_id: str, n: int, seconds: int, hostname: str) -> str:
     >>> unique("1J4BS1D7M00", 0, 1764000000, "mx.example.org")
     '1764000000.Q1J4BS1D7M00N0.mx.example.org'
     """
-    host = "".join(c if c.isascii() and (c.isalnum() or c in ".-") else "_" for c in hostname)
-    return f"{seconds}.Q{queue_id}N{n}.{host[:_HOSTNAME_LENGTH]}"
+    return f"{seconds}.Q{queue_id}N{n}.{_host(hostname)}"
+
+
+def imported(mark: str, n: int, seconds: int, hostname: str) -> str:
+    """The unique part for a message that another server had, delivered at ``seconds``.
+
+    ``mark`` is 20 letters and digits that say which message it is; ``n`` below a million keeps the order of those that
+    share a second.
+
+    >>> imported("0123456789ABCDEFGHJK", 7, 1764000000, "mx.example.org")
+    '1764000000.000007I0123456789ABCDEFGHJK.mx.example.org'
+    """
+    return f"{seconds}.{n:06}I{mark}.{_host(hostname)}"
+
+
+def _host(hostname: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in ".-") else "_" for c in hostname)[:_HOSTNAME_LENGTH]
 
 
 def file_name(unique: str, size: int, virtual_size: int) -> str:
@@ -113,7 +130,7 @@ def unique_part(name: str) -> str:
 def uidl(name: str) -> str:
     """The unique-id (RFC 1939 7) for a file name: its unique part, or a hash of that when it does not qualify."""
     part = unique_part(name)
-    return part if _UIDL.fullmatch(part) else _hash(part)
+    return part if uidls.UIDL.fullmatch(part) else _hash(part)
 
 
 def ensure(filesystem: IFilesystem, path: str) -> None:
@@ -231,6 +248,7 @@ class _Scan:
         self._problems: list[str] = []
 
     def run(self) -> Snapshot:
+        given = uidls.read(self._filesystem, self._path)
         messages = []
         taken: set[str] = set()
         for _, part, _, path, told in _in_order(self._files()):
@@ -239,7 +257,7 @@ class _Scan:
                 continue
             size = self._size(part, path, told)
             if size is not None:
-                identifier = _free_uidl(part, taken)
+                identifier = _free_uidl(part, given.get(part), taken)
                 taken.add(identifier)
                 messages.append(Entry(path, part, identifier, size))
         octets = sum([message.size for message in messages])
@@ -313,9 +331,9 @@ def _seconds(base: str) -> int:
     return int(seconds) if len(seconds) <= 18 and seconds.isascii() and seconds.isdigit() else 0
 
 
-def _free_uidl(part: str, taken: set[str]) -> str:
+def _free_uidl(part: str, given: str | None, taken: set[str]) -> str:
     """Two files of one unique part (a copy made by hand) get different unique-ids, the same ones every time."""
-    identifier = part if _UIDL.fullmatch(part) else _hash(part)
+    identifier = given or (part if uidls.UIDL.fullmatch(part) else _hash(part))
     copy = 2
     while identifier in taken:
         identifier = _hash(f"{part},{copy}")

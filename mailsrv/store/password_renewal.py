@@ -1,8 +1,8 @@
-"""Passwords of old schemes, replaced by Argon2id when their owners have just shown them.
+"""Passwords stored in old ways or without SCRAM keys, stored anew when their owners have just shown them.
 
-``take`` is given an account and its right password; a worker hashes it anew and writes the accounts file.  Those that
-come while the file is being written go together into the next writing, so that many logins after a move do not mean
-as many new files.  A password that has been changed meanwhile is left alone.
+``take`` is given an account and its right password; a worker hashes it anew, derives the keys and writes the accounts
+file.  Those that come while the file is being written go together into the next writing, so that many logins after a
+move do not mean as many new files.  A password that has been changed meanwhile is left alone.
 
 What fails (the server may not write the file) is logged once and changes nothing: the old hash stays good, and the next
 login tries again.
@@ -11,6 +11,7 @@ login tries again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -18,9 +19,10 @@ from twisted.logger import Logger
 
 from mailsrv.config import Config
 from mailsrv.outside.interfaces import Outside
+from mailsrv.store import scram_keys
 from mailsrv.store.account_files import Texts, edit
 from mailsrv.store.accounts import Account, AccountsError, Directory
-from mailsrv.store.passwords import hash_password
+from mailsrv.store.passwords import hash_password, is_old
 
 WAITING_LIMIT: Final = 200  # passwords in memory; who comes when there are more is asked at the next login
 
@@ -28,7 +30,10 @@ log = Logger()
 
 
 class PasswordRenewal:
-    """Renews passwords in a thread of its own.  ``config`` gives the configuration in force."""
+    """Renews passwords in a thread of its own.  ``config`` gives the configuration in force.
+
+    ``on_renewed`` is called with the old hash and the new one before the file says so.
+    """
 
     def __init__(self, outside: Outside, config: Callable[[], Config]) -> None:
         self._worker = outside.worker("password-renewal")
@@ -36,7 +41,9 @@ class PasswordRenewal:
         self._config = config
         self._waiting: dict[str, tuple[Account, str]] = {}
         self._running = False
+        self._stopped = False
         self._complained = ""
+        self.on_renewed: Callable[[str, str], None] = lambda old, new: None
 
     def take(self, account: Account, password: str) -> None:
         """Replace what is stored for ``account`` by a new hash of ``password``, soon."""
@@ -47,7 +54,8 @@ class PasswordRenewal:
             Deferred.fromCoroutine(self._run()).addErrback(self._stumbled)
 
     def stop(self) -> None:
-        """Finish what was begun and end the thread."""
+        """End the thread; what is not in the file by then comes with the next login."""
+        self._stopped = True
         self._waiting.clear()
         self._worker.stop()
 
@@ -55,7 +63,12 @@ class PasswordRenewal:
         while self._waiting:
             taken, self._waiting = self._waiting, {}
             try:
-                await self._worker.call(renew, self._config(), taken, self._random)
+                anew = await self._worker.call(_store_anew, taken, self._random)
+                if self._stopped:
+                    return
+                for key, (account, _) in taken.items():
+                    self.on_renewed(account.hash, anew[key].hash)
+                await self._worker.call(_write, self._config(), taken, anew)
             except (OSError, AccountsError) as error:
                 self._complain(str(error))
         self._running = False
@@ -63,22 +76,43 @@ class PasswordRenewal:
     def _complain(self, problem: str) -> None:
         if problem != self._complained:
             self._complained = problem
-            log.warn("An old password hash could not be replaced and stays as it is: {problem}", problem=problem)
+            log.warn("A password could not be stored anew and stays as it is: {problem}", problem=problem)
 
     def _stumbled(self, failure: object) -> None:
         self._running = False
-        log.error("Old password hashes could not be replaced: {failure}", failure=failure)
+        log.error("Passwords could not be stored anew: {failure}", failure=failure)
 
 
-def renew(config: Config, right: Mapping[str, tuple[Account, str]], random: Callable[[int], bytes]) -> None:
-    """Write new hashes for accounts whose password is known to be ``right`` (OSError, AccountsError).  Takes long."""
-    new = {key: hash_password(password, random) for key, (_, password) in right.items()}
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """``keys`` is the field of ``mailsrv.store.scram_keys``, None when there can be none."""
+
+    hash: str
+    keys: str | None
+
+
+_Right = Mapping[str, tuple[Account, str]]
+
+
+def _store_anew(right: _Right, random: Callable[[int], bytes]) -> dict[str, _Stored]:
+    """What is to be stored for accounts whose password is known to be ``right``.  Takes long."""
+    anew = {}
+    for key, (account, password) in right.items():
+        apps = [app.hash for app in account.apps]
+        stored = hash_password(password, random, apps) if is_old(account.hash) else account.hash
+        anew[key] = _Stored(stored, scram_keys.make(password, stored, random))
+    return anew
+
+
+def _write(config: Config, right: _Right, anew: Mapping[str, _Stored]) -> None:
+    """OSError, AccountsError."""
 
     def change(texts: Texts, directory: Directory) -> Texts:
         for key, (account, _) in right.items():
             now = directory.account(account.address)
             if now is not None and now.hash == account.hash:
-                texts = texts.with_account(account.address, new[key])
+                texts = texts.with_account(account.address, anew[key].hash)
+                texts = texts.with_extra(account.address, scram_keys.FIELD, anew[key].keys)
         return texts
 
     edit(config, change)

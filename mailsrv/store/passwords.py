@@ -1,23 +1,35 @@
 """Passwords: kept as one-way hashes, checked away from the reactor's thread.
 
-A stored password is ``{SCHEME}hash``; ``password_schemes`` says what is known.  New ones are Argon2id (RFC 9106); when
-a password was right that is stored in another way, ``on_old_scheme`` is told, for this is the moment to replace it.  A
-check takes the same time for an unknown user, a locked account and a wrong password, so the answer tells a stranger
-nothing.  No more than a fixed number of checks wait at once: beyond it ``TooBusy``, which a server answers with "try
-again later".  A password that was right is remembered for five minutes under a key of this process, so that clients
-that log in every minute cost one hash in five; nothing can be read back from what is remembered.
+A stored password is ``{SCHEME}hash``; ``password_schemes`` says what is known.  New ones are Argon2id (RFC 9106).  An
+account has a main password and any number of app passwords; ``Match`` says which of them was right.  When the main one
+is stored in an old way or has no SCRAM keys, ``on_outdated`` is told, for this is the moment to make good for it.
+
+A check takes the same time for an unknown user, a locked account and a wrong password, so the answer tells a stranger
+nothing.  The hashes of an account share their salt where they can: then one computation compares a password with all of
+them, and their number shows neither in time nor in work.  No more than a fixed number of checks wait at once: beyond it
+``TooBusy``, which a server answers with "try again later".  A password that was right is remembered for five minutes
+under a key of this process, so that clients that log in every minute cost one hash in five; nothing can be read back
+from what is remembered.
+
+SCRAM needs no check here but a user's keys, or for who has none such that fit nothing: ``server_first``.
 """
 
 from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import argon2
 from argon2 import low_level
 
 from mailsrv.outside.interfaces import Outside
+from mailsrv.sasl import scram
+from mailsrv.sasl.scram import ServerFirst
+from mailsrv.store import scram_keys
 from mailsrv.store.password_schemes import CURRENT, UnknownScheme, scheme_of, take_apart
 
 if TYPE_CHECKING:
@@ -34,6 +46,7 @@ _MEMORY_KIB = 19 * 1024
 _LANES = 1
 _SALT_OCTETS = 16
 _HASH_OCTETS = 32
+_NONCE_OCTETS = 18
 
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # 32, without those that look alike
 
@@ -50,10 +63,14 @@ _DUMMY = (
 )
 
 
-def hash_password(password: str, random: Callable[[int], bytes]) -> str:
-    """``{ARGON2ID}$argon2id$...`` for the accounts file.  Takes some 20 ms and 19 MiB."""
+def hash_password(password: str, random: Callable[[int], bytes], beside: Iterable[str] = ()) -> str:
+    """``{ARGON2ID}$argon2id$...`` for the accounts file.  Takes some 20 ms and 19 MiB.
+
+    ``beside`` are the other stored passwords of the account; the new one takes the salt of the first that is like it.
+    """
+    salt = next(filter(None, map(_salt_to_share, beside)), None) or random(_SALT_OCTETS)
     encoded = low_level.hash_secret(
-        password.encode(), random(_SALT_OCTETS), _TIME_COST, _MEMORY_KIB, _LANES, _HASH_OCTETS, low_level.Type.ID
+        password.encode(), salt, _TIME_COST, _MEMORY_KIB, _LANES, _HASH_OCTETS, low_level.Type.ID
     )
     return f"{{ARGON2ID}}{encoded.decode()}"
 
@@ -83,55 +100,154 @@ def verify_stored(stored: str, password: str) -> bool:
     return scheme.verify(decoded, password.encode())
 
 
-def _verify_like_others(stored: str, password: str) -> bool:
-    """Compare, and take no less time over a wrong password than for a user who does not exist."""
-    right = verify_stored(stored, password)
-    if not right and is_old(stored):
+def which(stored: Sequence[str], password: str) -> str | None:
+    """The one of several stored passwords that this is; slow, but no slower for many that share their salt.
+
+    Takes no less time over a wrong password than for a user who does not exist.
+    """
+    computed: dict[tuple[str, int], bytes] = {}
+    for each in stored:
+        if verify_stored(each, password) if is_old(each) else _verify_current(each, password, computed):
+            return each
+    if not computed:
         verify_stored(_DUMMY, password)
-    return right
+    return None
+
+
+def _verify_current(stored: str, password: str, computed: dict[tuple[str, int], bytes]) -> bool:
+    """Compare with Argon2id; ``computed`` has what came out for each salt and cost so far."""
+    try:
+        _, decoded = take_apart(stored)
+        start, _, end = decoded.decode("ascii").rpartition("$")
+        digest = _unpadded(end)
+        key = start, len(digest)
+        if key not in computed:
+            cost = argon2.extract_parameters(decoded.decode("ascii"))
+            computed[key] = low_level.hash_secret_raw(
+                password.encode(),
+                _unpadded(start.rpartition("$")[2]),
+                cost.time_cost,
+                cost.memory_cost,
+                cost.parallelism,
+                len(digest),
+                low_level.Type.ID,
+                cost.version,
+            )
+    except (ValueError, argon2.exceptions.HashingError):
+        return False
+    return hmac.compare_digest(computed[key], digest)
+
+
+def _salt_to_share(stored: str) -> bytes | None:
+    """The salt of a stored password that is just as a new one would be."""
+    start, _, salt = stored.rpartition("$")[0].rpartition("$")
+    if not _DUMMY.startswith(f"{start}$"):
+        return None
+    try:
+        return _unpadded(salt)
+    except ValueError:
+        return None
+
+
+def _unpadded(text: str) -> bytes:
+    """base64 as the Argon2 hashes have it (ValueError)."""
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A password of an account: ``name`` is that of an app password, "" for the main one; ``stored`` is its hash."""
+
+    name: str
+    stored: str = field(repr=False)
 
 
 class Passwords:
     """Checks passwords in threads of its own.
 
-    ``on_old_scheme`` is called with account and password after a right one that ``is_old``.
+    ``on_outdated`` is called with account and password after a right main one that is stored in an old way or has no
+    SCRAM keys; ``on_used`` by whoever lets a client in, with account, match, the client's address and the service.
+    ``secret`` makes the salts of those who do not exist; it is to be the same after a restart.
     """
 
     def __init__(self, outside: Outside) -> None:
         self._seconds = outside.reactor.seconds
+        self._random = outside.random
         self._worker = outside.worker("passwords", THREADS)
         self._key = outside.random(32)
         self._waiting = 0
-        self._right: dict[bytes, float] = {}  # what was right, until when; oldest first
-        self.on_old_scheme: Callable[[Account, str], None] = lambda account, password: None
+        self._right: dict[bytes, tuple[float, Match]] = {}  # what was right, until when; oldest first
+        self._renewed: OrderedDict[str, str] = OrderedDict()
+        self.secret = outside.random(32)
+        self.on_outdated: Callable[[Account, str], None] = lambda account, password: None
+        self.on_used: Callable[[Account, Match, str, str], None] = lambda account, match, client, service: None
 
-    async def verify(self, account: Account | None, password: str) -> bool:
-        """Whether this is the password of this account; None is an unknown user (TooBusy)."""
-        usable = account is not None and not account.locked
-        stored = account.hash if account is not None and usable else _DUMMY
-        mark = hmac.digest(self._key, f"{stored}\0{password}".encode("utf-8", "surrogatepass"), "sha256")
-        if self._right.get(mark, float("-inf")) > self._seconds():
-            return True
+    async def verify(self, account: Account | None, password: str, service: str = "") -> Match | None:
+        """Which password of this account it is, of those that are good for the service; None for a wrong one (TooBusy).
+
+        An ``account`` of None is an unknown user.
+        """
+        matches = _matches(account, service)
+        stored = [match.stored for match in matches] or [_DUMMY]
+        mark = hmac.digest(self._key, "\0".join((*stored, password)).encode("utf-8", "surrogatepass"), "sha256")
+        until, known = self._right.get(mark, (float("-inf"), None))
+        if until > self._seconds():
+            return known
         if self._waiting >= WAITING_LIMIT:
             raise TooBusy
         self._waiting += 1
         try:
-            right = await self._worker.call(_verify_like_others, stored, password)
+            right = await self._worker.call(which, stored, password)
         finally:
             self._waiting -= 1
-        if account is None or not (right and usable):
-            return False
-        self._remember(mark)
-        if is_old(stored):
-            self.on_old_scheme(account, password)
-        return True
+        match = next((match for match in matches if match.stored == right), None)
+        if account is None or match is None:
+            return None
+        self._remember(mark, match)
+        if not match.name and _outdated(account, password):
+            self.on_outdated(account, password)
+        return match
+
+    def server_first(self, account: Account | None, name: str) -> ServerFirst:
+        """What SCRAM goes on with; None is an unknown user.  The same ``name`` is answered by the same salt."""
+        # Made in any case, for the time that it takes.
+        none = scram.stand_in(self.secret, name)
+        usable = account is not None and not account.locked
+        keys = account.scram if account is not None and usable else None
+        nonce = base64.b64encode(self._random(_NONCE_OCTETS)).decode()
+        return ServerFirst(keys or none, nonce)
+
+    def renewed(self, old: str, new: str) -> None:
+        """The same password is stored anew: who has logged in with it stays logged in."""
+        self._renewed[old] = new
+        if len(self._renewed) > REMEMBERED_LIMIT:
+            self._renewed.popitem(last=False)
+
+    def holds(self, account: Account | None, match: Match) -> bool:
+        """Whether who has once logged in so could do so still; ``account`` is what it is by now."""
+        now = {each.name: each.stored for each in _matches(account, None)}.get(match.name)
+        return now is not None and now in (match.stored, self._renewed.get(match.stored))
 
     def stop(self) -> None:
         """End the threads; call once nothing is waiting any more."""
         self._worker.stop()
 
-    def _remember(self, mark: bytes) -> None:
+    def _remember(self, mark: bytes, match: Match) -> None:
         self._right.pop(mark, None)
-        self._right[mark] = self._seconds() + REMEMBERED_S
-        while len(self._right) > REMEMBERED_LIMIT or next(iter(self._right.values())) <= self._seconds():
+        self._right[mark] = self._seconds() + REMEMBERED_S, match
+        while len(self._right) > REMEMBERED_LIMIT or next(iter(self._right.values()))[0] <= self._seconds():
             del self._right[next(iter(self._right))]
+
+
+def _matches(account: Account | None, service: str | None) -> tuple[Match, ...]:
+    """The passwords that open an account for a service (None: for any), the main one first; none of a locked one."""
+    if account is None or account.locked:
+        return ()
+    apps = (Match(app.name, app.hash) for app in account.apps if service is None or app.good_for(service))
+    return (Match("", account.hash), *apps)
+
+
+def _outdated(account: Account, password: str) -> bool:
+    keys = account.scram
+    up_to_date = keys is not None and keys.iterations == scram.ITERATIONS
+    return is_old(account.hash) or (not up_to_date and scram_keys.possible(password))

@@ -132,3 +132,11 @@ def measure(source: Input) -> int:
     while not reading.done:
         reading.next_chunk()
     return reading.size
+
+
+def virtual_size(content: bytes) -> int:
+    """How many octets a client is sent of a message with this content in its file."""
+    converter = ToCrlf()
+    converter.convert(content)
+    converter.finish()
+    return converter.size

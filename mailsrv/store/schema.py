@@ -6,6 +6,7 @@ Times are seconds since 1970.  Addresses are in their canonical text form (``str
 byte for byte with CRLF, and goes when the last recipient is done; ``data`` is NULL when it is in ``spool/<queue id>``.
 ``recipient`` has one row for each final target: an own mailbox (``mailbox`` is the account's address, ``name`` the file
 name in its Maildir, fixed at acceptance) or an address elsewhere (``mailbox`` is "").  ``event`` is the ledger.
+``login`` has the last use of each password, ``secret`` random octets that are to stay the same.
 """
 
 from __future__ import annotations
@@ -95,6 +96,20 @@ CREATE INDEX event_message ON event (message) WHERE message IS NOT NULL;
 CREATE INDEX event_address ON event (address) WHERE message IS NULL;
 CREATE INDEX event_sender ON event (sender) WHERE message IS NULL AND sender <> '';
 CREATE INDEX event_at ON event (at) WHERE message IS NULL;
+
+CREATE TABLE login (
+    account     TEXT NOT NULL,                  -- its key
+    password    TEXT NOT NULL,                  -- name of an app password, "" for the main one
+    at          REAL NOT NULL,
+    client      TEXT NOT NULL,
+    service     TEXT NOT NULL,                  -- smtp or pop3
+    PRIMARY KEY (account, password)
+) WITHOUT ROWID;
+
+CREATE TABLE secret (
+    name        TEXT PRIMARY KEY,
+    octets      BLOB NOT NULL
+) WITHOUT ROWID;
 """
 
 

@@ -79,11 +79,15 @@ class Draft:
         self.size += len(chunk)
         if self.trouble is not None:
             return None
-        if not self.filed and self._kept + len(chunk) <= self._spool.allowance():
-            self._chunks.append(chunk)
-            self._kept += len(chunk)
-            self._spool.memory += len(chunk)
-            return None
+        if not self.filed:
+            # What is over the limit goes to a file; what is under it stays, for the header is read from memory.
+            room = max(self._spool.allowance() - self._kept, 0)
+            kept, chunk = chunk[:room], chunk[room:]
+            self._chunks.append(kept)
+            self._kept += len(kept)
+            self._spool.memory += len(kept)
+            if not chunk:
+                return None
         self._writing = self._spool.blocking(self._write, chunk)
         return self._writing
 
@@ -121,6 +125,11 @@ class Draft:
         self._spool.memory -= self._kept
         self._kept = 0
         self._chunks = []
+
+    def accepted(self) -> None:
+        """The message is the spool's: ``discard`` takes nothing from it any more."""
+        self.close()
+        self._writing = None
 
     def discard(self) -> None:
         """The message is not accepted: nothing of it stays."""
@@ -244,7 +253,7 @@ class Spool:
             raise
         if draft.filed:
             self._filed.add(draft.id)
-        draft.close()
+        draft.accepted()
         self.on_accepted(arrival, names, content)
 
     def next_id(self) -> int:

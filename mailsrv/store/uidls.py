@@ -1,9 +1,9 @@
 """POP3 unique-ids that messages brought along from another server.
 
-A message has its own unique part as unique-id (RFC 1939 7) unless ``mailsrv-uidls`` in its mailbox says otherwise: text,
-one line ``unique SP unique-id`` for each message whose clients know it by another one.  Lines are only ever added, by
-``add``; the last one for a message counts, one without its line end is not there yet, and what is no such line is
-passed over.  A mailbox into which nothing was imported has no such file and costs one look.
+A message has its own unique part as unique-id (RFC 1939 7) unless ``mailsrv-uidls`` in its mailbox says otherwise:
+text, one line ``unique SP unique-id`` for each message whose clients know it by another one.  Lines are only ever
+added, by ``add``; the last one for a message counts, one without its line end is not there yet, and what is no such
+line is passed over.  A mailbox into which nothing was imported has no such file and costs one look.
 
 The functions block.
 """
@@ -60,7 +60,7 @@ def add(path: str, given: Mapping[str, str]) -> None:
 
 
 def append(path: str, lines: bytes) -> None:
-    """Add whole lines to a file, made with the owner of its folder if it is missing; one that was torn goes.  OSError."""
+    """Add whole lines to a file, made with the owner of its folder if it is missing; a torn last one goes (OSError)."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         folder = os.stat(os.path.dirname(path))

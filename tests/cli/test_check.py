@@ -1,7 +1,9 @@
 import datetime
 import json
 import socket
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +80,10 @@ def test_files(config: Config) -> None:
 
 def test_certificate(config: Config, folder: Path) -> None:
     def problems(now: datetime.datetime = NOW) -> list[Finding]:
-        return [one for one in check.certificate(config, now) if one.verdict == "wrong"]
+        return [one for one in check.certificates(config, now) if one.verdict == "wrong"]
 
     assert problems() == []
-    assert "self-signed" in next(one for one in check.certificate(config, NOW) if one.verdict == "warning").text
+    assert "self-signed" in next(one for one in check.certificates(config, NOW) if one.verdict == "warning").text
     assert problems(NOW + datetime.timedelta(days=360)) == []
     assert "ended" in problems(NOW + datetime.timedelta(days=366))[0].text
     assert "begins" in problems(NOW - datetime.timedelta(days=2))[0].text
@@ -96,22 +98,91 @@ def test_certificate(config: Config, folder: Path) -> None:
     assert "No such file" in problems()[0].text
 
 
+def greet(listener: socket.socket, greeting: bytes) -> None:
+    with listener.accept()[0] as connection:
+        connection.sendall(greeting)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """With a short name, for the path of a socket has at most 107 octets."""
+    with tempfile.TemporaryDirectory(prefix="mailsrv-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("greeting", [b"220 mx.example.org ESMTP\r\n", b"220 other.example ESMTP\r\n"])
 def test_a_port_in_use(config: Config, greeting: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def greet() -> None:
-            with listener.accept()[0] as connection:
-                connection.sendall(greeting)
-
-        greeter = threading.Thread(target=greet)
+        greeter = threading.Thread(target=greet, args=(listener, greeting))
         greeter.start()
         endpoint = f"tcp:{listener.getsockname()[1]}:interface=127.0.0.1"
         finding = check.port(config, "smtp", endpoint)
         greeter.join(10)
     assert finding.verdict == ("ok" if b"mx.example.org" in greeting else "wrong")
     assert check.port(config, "smtp", endpoint).text.endswith("is free")
-    assert check.port(config, "smtp", "unix:/run/x").verdict == "ok"
+    assert check.port(config, "smtp", "systemd:index=0").text.endswith("is not looked at")
+
+
+def test_further_certificates(config: Config, folder: Path) -> None:
+    for name in ("net", "wild"):
+        key, certificate = self_signed({"net": "mail.example.net", "wild": "*.example.com"}[name], NOW)
+        (folder / "tls" / f"{name}.key").write_bytes(key)
+        (folder / "tls" / f"{name}.pem").write_bytes(certificate)
+    text = (folder / "mailsrv.toml").read_text() + (
+        '[tls.names]\n"mail.example.net" = { certificate = "tls/net.pem", key = "tls/net.key" }\n'
+        '"*.example.com" = { certificate = "tls/wild.pem", key = "tls/wild.key" }\n'
+        '"*.example.net" = { certificate = "tls/net.pem", key = "tls/net.key" }\n'
+    )
+    several = parse(text, str(folder / "mailsrv.toml"))
+    found = [str(one) for one in check.certificates(several, NOW) if one.verdict == "wrong"]
+    assert found == [
+        'wrong    certificate of "*.example.net": is for mail.example.net, not for *.example.net'
+        " -> get one that names *.example.net"
+    ]
+    later = check.certificates(several, NOW + datetime.timedelta(days=366))
+    assert sum(one.text.startswith("ended on") for one in later) == 4
+    (folder / "tls" / "net.key").chmod(0o644)
+    (folder / "tls" / "wild.key").chmod(0o600)
+    open_to_all = [one.text for one in check.files(several) if one.verdict == "wrong"]
+    assert open_to_all == [f"{folder}/tls/net.key is open to every user of this machine"]
+
+
+def test_a_local_socket(config: Config, open_folder: Path) -> None:
+    path = open_folder / "lmtp"
+    endpoint = f"unix:{path}:mode=660"
+    assert check.port(config, "lmtp", endpoint) == Finding("ok", "listen.lmtp", f"{endpoint} is free")
+    for greeting, verdict in ((b"220 mx.example.org LMTP\r\n", "ok"), (b"220 other.example LMTP\r\n", "wrong")):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            greeter = threading.Thread(target=greet, args=(listener, greeting))
+            greeter.start()
+            finding = check.port(config, "lmtp", endpoint)
+            greeter.join(10)
+        assert finding.verdict == verdict
+        assert "the next start replaces" in check.port(config, "lmtp", endpoint).text
+        path.unlink()
+    path.touch()
+    assert "is no socket" in check.port(config, "lmtp", endpoint).text
+    assert "there is no folder" in check.port(config, "lmtp", f"unix:{path}er/lmtp").text
+
+
+def test_it_introduces_itself_where_it_is_taken_for_a_proxy(folder: Path) -> None:
+    config = parse('hostname = "a.org"\ndomains = ["b.org"]\nlisten.proxies = ["127.0.0.1"]\n', str(folder / "m"))
+    heard: list[bytes] = []
+
+    def answer(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            heard.append(connection.recv(100))
+            connection.sendall(b"220 a.org\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listening = threading.Thread(target=answer, args=(listener,))
+        listening.start()
+        finding = check.port(config, "smtp", f"tcp:{listener.getsockname()[1]}:interface=127.0.0.1")
+        listening.join(10)
+    assert finding.verdict == "ok"
+    assert heard == [b"PROXY UNKNOWN\r\n"]
 
 
 def test_routes(config: Config) -> None:

@@ -30,7 +30,9 @@ OPERATOR = sorted((DOCS / "operator").glob("*.rst"))
 FOLDERS = ("mailsrv", "tests", "docs", "tools", "bench", "etc", "changelog.d", ".ci")
 PROSE = {"is"}  # "mailsrv is times" heads a column of the benchmark
 # Words in the sentences of the troubleshooting page that stand for what differs.
-PLACEHOLDERS = "FILE|LINE|KEY|REASON|NEAREST|FORM|PROBLEM|ADDRESS|ADDRESSES|NUMBER|SCHEME|SCHEMES|CERTIFICATE|SERVICE|ENDPOINT|FOLDER|NAME"
+PLACEHOLDERS = (
+    "FILE|LINE|KEY|REASON|NEAREST|FORM|PROBLEM|ADDRESS(?:ES)?|NUMBER|SCHEMES?|CERTIFICATE|SERVICE|ENDPOINT|NAME"
+)
 
 _LINK = re.compile(r"`[^`<]*<([^>`]+)>`__?")
 _LITERAL = re.compile(r"``(.+?)``", re.DOTALL)

@@ -49,7 +49,13 @@ def test_cipher_without_iana_name_is_a_comment() -> None:
 def test_clients_can_be_hidden() -> None:
     hidden = received(hide_client=True, client_name="home.example.net", protocol="ESMTPSA")
     assert hidden == b"Received: by mx.example.org with ESMTPSA id 0000-A;\r\n\tMon, 23 Nov 2026 18:04:00 +0000\r\n"
-    assert received(client="").startswith(b"Received: by mx.example.org")
+    assert received(client="", helo="").startswith(b"Received: by mx.example.org")
+
+
+def test_a_client_on_a_local_socket_has_only_its_name() -> None:
+    assert received(client="", protocol="LMTP").startswith(
+        b"Received: from out.example.net\r\n\tby mx.example.org with LMTP id "
+    )
 
 
 def test_helo_literals_stay() -> None:

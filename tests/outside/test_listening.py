@@ -121,7 +121,7 @@ class ListeningTests(TestCase):
             await listen(reactor, f"tcp:{number}:interface=127.0.0.1", Factory.forProtocol(Protocol))
         for description in ("nonsense:25", "tcp:twentyfive"):
             with pytest.raises(ValueError):
-                listen(reactor, description, Factory.forProtocol(Protocol))
+                await listen(reactor, description, Factory.forProtocol(Protocol))
 
     async def test_the_queue_is_long_enough_for_a_storm(self) -> None:
         port = await self.listening(f"{LOOPBACK}:backlog=5")

@@ -67,6 +67,11 @@ def small(name: str) -> bytes:
     return _plain(name, b"Hello.\r\n", b"7bit")
 
 
+def written_by(user: str, content: bytes) -> bytes:
+    """The same message from one of our own users, who may only write under their own address."""
+    return content.replace(b"From: sender@example.net\r\n", b"From: " + user.encode() + b"\r\n", 1)
+
+
 def check_received(received: bytes, sent: bytes) -> None:
     """``received`` is ``sent`` to the octet, behind trace headers and nothing else."""
     assert received.endswith(sent), _difference(received, sent)

@@ -13,7 +13,7 @@ import pytest
 from tests.peers.conftest import Outside, StartMailsrv
 from tests.peers.mailbox import pop3, submission
 from tests.peers.programs import wait_until
-from tests.peers.samples import small
+from tests.peers.samples import small, written_by
 from tests.peers.senders import Senders
 from tests.peers.server import ALICE, Mailsrv
 
@@ -134,7 +134,7 @@ def test_a_second_start_finds_everything_in_place(start_mailsrv: StartMailsrv) -
     """Stale lock and socket files of a killed server do not matter."""
     server = start_mailsrv({"outbound.routes": {"*": "smtp://127.0.0.1:9"}, "queue.retry": ["1h"]})
     with submission(server) as client:
-        client.sendmail(ALICE, ["carol@example.com", ALICE], small("twofold"))
+        client.sendmail(ALICE, ["carol@example.com", ALICE], written_by(ALICE, small("twofold")))
     wait_until(lambda: message_names(server)["twofold"] == 1, 10, "delivery")
     server.running.signal(signal.SIGKILL)
     server.running.process.wait()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.peers.mailbox import context, count, messages, pop3, send_in, submission
 from tests.peers.programs import wait_until
-from tests.peers.samples import SAMPLES, check_received, small
+from tests.peers.samples import SAMPLES, check_received, small, written_by
 from tests.peers.server import ALICE, ALICE_PASSWORD, BOB, BOB_PASSWORD, Mailsrv
 from tests.peers.test_send import run, succeed
 
@@ -169,5 +169,5 @@ def test_no_login_in_clear_text(server: Mailsrv) -> None:
 
 def test_passwords_with_any_characters(server: Mailsrv) -> None:
     with submission(server, BOB, BOB_PASSWORD) as client:
-        client.sendmail(BOB, [BOB], small("own"))
+        client.sendmail(BOB, [BOB], written_by(BOB, small("own")))
     messages(server, 1, BOB, BOB_PASSWORD)

@@ -16,7 +16,7 @@ import pytest
 from tests.peers.conftest import missing
 from tests.peers.mailbox import messages, send_in, submission
 from tests.peers.programs import ROOT
-from tests.peers.samples import small
+from tests.peers.samples import small, written_by
 from tests.peers.server import ALICE, BOB, BOB_PASSWORD, Mailsrv, Template
 
 _NOT_OF_THE_SOURCE = (".git", ".venv", ".*_cache", "__pycache__", "demo", "work", "build", "dist", "*.egg-info")
@@ -80,7 +80,7 @@ def test_standard_ports_as_root_then_another_user(
         send_in(server, small("in"))
         messages(server, 1)
         with submission(server) as client:
-            client.sendmail(ALICE, [BOB], small("across"))
+            client.sendmail(ALICE, [BOB], written_by(ALICE, small("across")))
         messages(server, 1, BOB, BOB_PASSWORD)
         for folder, _, files in os.walk(server.state):
             for name in files:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.peers.conftest import missing
 from tests.peers.mailbox import context, messages, send_in, submission
-from tests.peers.samples import SAMPLES, check_received, small
+from tests.peers.samples import SAMPLES, check_received, small, written_by
 from tests.peers.server import ALICE, ALICE_PASSWORD, BOB, BOB_PASSWORD, Mailsrv
 
 Need = Callable[[str], str]
@@ -26,13 +26,13 @@ def succeed(*command: str | Path, stdin: bytes = b"") -> None:
     assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")[-3000:]
 
 
-def curl_send(need: Need, server: Mailsrv, content: Path, url: str, *options: str) -> list[str]:
+def curl_send(need: Need, server: Mailsrv, content: Path, url: str, *options: str, sender: str = ALICE) -> list[str]:
     return [
         need("curl"),
         "--silent",
         "--show-error",
         *("--cacert", str(server.certificate)),
-        *("--mail-from", ALICE, "--mail-rcpt", BOB, "--upload-file", str(content)),
+        *("--mail-from", sender, "--mail-rcpt", BOB, "--upload-file", str(content)),
         *options,
         url,
     ]
@@ -49,16 +49,21 @@ def msmtp_send(need: Need, server: Mailsrv, folder: Path, port: str, tls: str, p
     return [need("msmtp"), f"--file={config}", BOB]
 
 
-def swaks_send(need: Need, server: Mailsrv, content: Path, *options: str) -> list[str]:
+def swaks_send(need: Need, server: Mailsrv, content: Path, *options: str, sender: str = ALICE) -> list[str]:
     swaks = need("swaks")
     if any(option.startswith("--tls") for option in options) and b"TLS supported" not in run(swaks, "--support").stdout:
         missing("swaks has no TLS (Debian: libnet-ssleay-perl)")
     return [
         swaks,
-        *("--server", "localhost", "--from", ALICE, "--to", BOB, "--ehlo", "laptop.example.org"),
+        *("--server", "localhost", "--from", sender, "--to", BOB, "--ehlo", "laptop.example.org"),
         *("--data", f"@{content}", "--no-data-fixup", "--timeout", "60", "--hide-all"),
         *options,
     ]
+
+
+# What alice sends: the same, under her own address.
+LETTERS = {name: written_by(ALICE, content) for name, content in SAMPLES.items()}
+OUTSIDER = "sender@example.net"
 
 
 def message_file(folder: Path, content: bytes) -> Path:
@@ -97,17 +102,17 @@ def test_smtplib_over_starttls(server: Mailsrv, name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_smtplib_submission(server: Mailsrv, name: str) -> None:
     with submission(server) as client:
-        client.sendmail(ALICE, [BOB], SAMPLES[name])
-    check_bob_has(server, SAMPLES[name])
+        client.sendmail(ALICE, [BOB], LETTERS[name])
+    check_bob_has(server, LETTERS[name])
 
 
 def test_smtplib_submission_over_implicit_tls(server: Mailsrv) -> None:
     port = server.port["submissions"]
     with smtplib.SMTP_SSL("localhost", port, "laptop.example.org", timeout=60, context=context(server)) as client:
         client.login(ALICE, ALICE_PASSWORD)
-        client.sendmail(ALICE, [BOB], SAMPLES["short"])
+        client.sendmail(ALICE, [BOB], LETTERS["short"])
     (received,) = messages(server, 1, BOB, BOB_PASSWORD)
-    check_received(received, SAMPLES["short"])
+    check_received(received, LETTERS["short"])
     assert b" with ESMTPSA " in received.replace(b"\r\n", b" "), "RFC 3848"
 
 
@@ -124,42 +129,42 @@ def test_smtplib_login_mechanisms(server: Mailsrv) -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_curl_from_outside(need: Need, server: Mailsrv, tmp_path: Path, name: str) -> None:
     content = message_file(tmp_path, SAMPLES[name])
-    succeed(*curl_send(need, server, content, f"smtp://localhost:{server.port['smtp']}"))
+    succeed(*curl_send(need, server, content, f"smtp://localhost:{server.port['smtp']}", sender=OUTSIDER))
     check_bob_has(server, SAMPLES[name])
 
 
 def test_curl_submission(need: Need, server: Mailsrv, tmp_path: Path) -> None:
     login = ("--user", f"{ALICE}:{ALICE_PASSWORD}")
-    content = message_file(tmp_path, SAMPLES["short"])
+    content = message_file(tmp_path, LETTERS["short"])
     url = f"smtp://localhost:{server.port['submission']}"
     succeed(*curl_send(need, server, content, url, "--ssl-reqd", *login))
-    check_bob_has(server, SAMPLES["short"])
+    check_bob_has(server, LETTERS["short"])
 
 
 def test_curl_submission_over_implicit_tls(need: Need, server: Mailsrv, tmp_path: Path) -> None:
-    content = message_file(tmp_path, SAMPLES["dots"])
+    content = message_file(tmp_path, LETTERS["dots"])
     url = f"smtps://localhost:{server.port['submissions']}"
     succeed(*curl_send(need, server, content, url, "--user", f"{ALICE}:{ALICE_PASSWORD}"))
-    check_bob_has(server, SAMPLES["dots"])
+    check_bob_has(server, LETTERS["dots"])
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_msmtp_submission(need: Need, server: Mailsrv, tmp_path: Path, name: str) -> None:
     command = msmtp_send(need, server, tmp_path, "submission", "on", ALICE_PASSWORD)
-    succeed(*command, stdin=SAMPLES[name].replace(b"\r\n", b"\n"))
-    check_bob_has(server, SAMPLES[name])
+    succeed(*command, stdin=LETTERS[name].replace(b"\r\n", b"\n"))
+    check_bob_has(server, LETTERS[name])
 
 
 def test_msmtp_submission_over_implicit_tls(need: Need, server: Mailsrv, tmp_path: Path) -> None:
     command = msmtp_send(need, server, tmp_path, "submissions", "off", ALICE_PASSWORD)
-    succeed(*command, stdin=SAMPLES["short"].replace(b"\r\n", b"\n"))
-    check_bob_has(server, SAMPLES["short"])
+    succeed(*command, stdin=LETTERS["short"].replace(b"\r\n", b"\n"))
+    check_bob_has(server, LETTERS["short"])
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_swaks_from_outside(need: Need, server: Mailsrv, tmp_path: Path, name: str) -> None:
     content = swaks_file(tmp_path, SAMPLES[name])
-    succeed(*swaks_send(need, server, content, "--port", str(server.port["smtp"])))
+    succeed(*swaks_send(need, server, content, "--port", str(server.port["smtp"]), sender=OUTSIDER))
     check_bob_has(server, SAMPLES[name])
 
 
@@ -167,14 +172,14 @@ def test_swaks_from_outside(need: Need, server: Mailsrv, tmp_path: Path, name: s
 @pytest.mark.parametrize(("port", "tls"), [("submission", "--tls"), ("submissions", "--tls-on-connect")])
 def test_swaks_submission(need: Need, server: Mailsrv, tmp_path: Path, port: str, tls: str, mechanism: str) -> None:
     login = ("--auth", mechanism, "--auth-user", ALICE, "--auth-password", ALICE_PASSWORD)
-    content = swaks_file(tmp_path, SAMPLES["short"])
+    content = swaks_file(tmp_path, LETTERS["short"])
     succeed(*swaks_send(need, server, content, "--port", str(server.port[port]), tls, *login))
-    check_bob_has(server, SAMPLES["short"])
+    check_bob_has(server, LETTERS["short"])
 
 
 def test_swaks_pipelined(need: Need, server: Mailsrv, tmp_path: Path) -> None:
     content = swaks_file(tmp_path, SAMPLES["dots"])
-    succeed(*swaks_send(need, server, content, "--port", str(server.port["smtp"]), "--pipeline"))
+    succeed(*swaks_send(need, server, content, "--port", str(server.port["smtp"]), "--pipeline", sender=OUTSIDER))
     check_bob_has(server, SAMPLES["dots"])
 
 
@@ -186,12 +191,12 @@ def test_wrong_password(need: Need, server: Mailsrv, tmp_path: Path) -> None:
         pass
     assert refused.value.smtp_code == 535
 
-    content = message_file(tmp_path, SAMPLES["short"])
+    content = message_file(tmp_path, LETTERS["short"])
     url = f"smtp://localhost:{server.port['submission']}"
     curl = run(*curl_send(need, server, content, url, "--ssl-reqd", "--user", f"{ALICE}:wrong"))
     assert curl.returncode == 67, curl.stderr  # CURLE_LOGIN_DENIED
 
-    msmtp = run(*msmtp_send(need, server, tmp_path, "submission", "on", "wrong"), stdin=SAMPLES["short"])
+    msmtp = run(*msmtp_send(need, server, tmp_path, "submission", "on", "wrong"), stdin=LETTERS["short"])
     assert msmtp.returncode == 77, msmtp.stderr  # EX_NOPERM
 
     login = ("--auth", "PLAIN", "--auth-user", ALICE, "--auth-password", "wrong", "--tls")

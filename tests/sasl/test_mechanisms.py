@@ -7,19 +7,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.sasl import mechanisms
-from mailsrv.sasl.mechanisms import Challenge, Credentials, Refused
+from mailsrv.sasl.exchange import Challenge, Credentials, Refused, Step
 
 
-def plain(response: bytes) -> Challenge | Credentials | Refused:
+def plain(response: bytes) -> Step:
     return mechanisms.exchange("PLAIN", response).step()
 
 
 def test_names() -> None:
-    assert mechanisms.NAMES == ("PLAIN", "LOGIN")
+    assert mechanisms.NAMES == ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
     with pytest.raises(KeyError):
         mechanisms.exchange("CRAM-MD5", None)
     with pytest.raises(KeyError):
         mechanisms.exchange("plain", None)
+
+
+def test_channel_binding_needs_a_channel_to_bind_to() -> None:
+    assert mechanisms.usable(mechanisms.NAMES, bound=True) == mechanisms.NAMES
+    assert mechanisms.usable(mechanisms.NAMES, bound=False) == ("SCRAM-SHA-256", "PLAIN", "LOGIN")
+    with pytest.raises(ValueError):
+        mechanisms.exchange("SCRAM-SHA-256-PLUS", None)
+
+
+def test_scram_is_told_what_the_channel_is() -> None:
+    first = b"p=tls-exporter,,n=alice,r=abc"
+    assert mechanisms.exchange("SCRAM-SHA-256-PLUS", first, bytes(32)).step() == NeedKeys("alice")
+    assert mechanisms.exchange("SCRAM-SHA-256", b"y,,n=alice,r=abc", None).step() == NeedKeys("alice")
+    assert mechanisms.exchange("SCRAM-SHA-256", b"y,,n=alice,r=abc", bytes(32)).step() != NeedKeys("alice")
 
 
 def test_plain_with_and_without_initial_response() -> None:
@@ -104,14 +118,15 @@ def test_login_refuses(username: bytes, password: bytes) -> None:
 
 @given(name=st.sampled_from(mechanisms.NAMES), initial=st.none() | st.binary(), responses=st.lists(st.binary()))
 def test_any_responses_end_in_an_answer(name: str, initial: bytes | None, responses: list[bytes]) -> None:
-    exchange = mechanisms.exchange(name, initial)
+    exchange = mechanisms.exchange(name, initial, bytes(32))
     answer = exchange.step()
     for response in responses:
         if not isinstance(answer, Challenge):
             break
         answer = exchange.step(response)
-    if isinstance(answer, Credentials):
+    if isinstance(answer, Credentials | NeedKeys):
         assert not any(ord(character) < 0x20 for character in answer.username)
+    if isinstance(answer, Credentials):
         assert answer.password
 
 

@@ -86,12 +86,12 @@ def _error(number: int, path: str) -> OSError:
 
 
 class Disk:
-    """``space`` is the number of octets that are free.  A disk that is not ``honest`` says synced and is not."""
+    """``space`` is how many octets are free.  ``lies_about`` is "names" or "octets" when a sync stores none of them."""
 
     def __init__(self, wall: Callable[[], float] = lambda: 0.0, space: int = 1 << 40) -> None:
         self.root = Folder()
         self.space = space
-        self.honest = True
+        self.lies_about = ""
         self.wall = wall
         self._pending: list[_Change] = []
         self._devices = 0
@@ -192,12 +192,12 @@ class Disk:
         self._pending.append(_Change(edits))
 
     def sync_file(self, file: File) -> None:
-        if not file.synced and not file.suspect and self.honest:
+        if not file.synced and not file.suspect and self.lies_about != "octets":
             file.durable = bytes(file.octets)
         file.synced = True
 
     def sync_folder(self, folder: Folder) -> None:
-        if not self.honest:
+        if self.lies_about == "names":
             return
         wanted: list[_Change] = []
         for change in reversed(self._pending):
@@ -210,12 +210,11 @@ class Disk:
             self._pending.remove(change)
 
     def sync_device(self, device: int) -> None:
-        if not self.honest:
-            return
-        for change in self._pending:
-            if change.device == device:
-                change.make_durable()
-        self._pending = [change for change in self._pending if change.device != device]
+        if self.lies_about != "names":
+            for change in self._pending:
+                if change.device == device:
+                    change.make_durable()
+            self._pending = [change for change in self._pending if change.device != device]
         for file in self.files_of(device):
             self.sync_file(file)
 

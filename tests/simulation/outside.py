@@ -83,7 +83,7 @@ class Machine:
         self.databases = Databases()
         self.life = Life(name)
         self.life.end()
-        self._fate = random.Random(f"{seed}: crashes")
+        self._seed = seed
 
     def wall(self) -> float:
         return EPOCH + self.timeline.now + self.clock_offset_s
@@ -97,7 +97,9 @@ class Machine:
 
     def _stopped(self) -> None:
         self.databases.crash()
-        if self._fate.random() < 0.4:
+        # Each crash point has a fate of its own: what one spares another takes.
+        fate = random.Random(f"{self._seed}: crash at {self.steps.number}")
+        if fate.random() < 0.3:
             self.disk.stop_program()
         else:
-            self.disk.lose_power(self._fate)
+            self.disk.lose_power(fate)

@@ -146,13 +146,14 @@ def draw_errands(rng: random.Random, tls: bool, large: bool) -> list[Errand]:
     for n in range(rng.randint(2, 4)):
         inbound = n == 0 or (n > 1 and rng.random() < 0.5)
         messages = []
+        login = "" if inbound else rng.choice(MAILBOXES)
         for _ in range(rng.choice((1, 1, 2, 3))):
             number += 1
+            sender = login
             if inbound:
                 sender = rng.choice(("mallory@example.com", "trent@example.net", ""))
                 recipients = rng.sample(LOCAL, rng.choice((1, 1, 2)))
             else:
-                sender = rng.choice(MAILBOXES)
                 recipients = rng.sample((*LOCAL, *REMOTE, *REMOTE, REFUSED, NOWHERE), rng.choice((1, 2, 3)))
             unique = tuple(dict.fromkeys(recipients))
             messages.append(message(rng, number, sender, unique, large and rng.random() < 0.3))
@@ -163,7 +164,7 @@ def draw_errands(rng: random.Random, tls: bool, large: bool) -> list[Errand]:
                 begins_s=rng.uniform(0, 10) if n else 0.5,
                 address="127.0.0.1" if local else f"198.51.100.{n + 1}",
                 service=service,
-                login="" if inbound else messages[0].sender,
+                login=login,
                 tls=tls and rng.random() < 0.7 if inbound else tls,
                 pipelining=rng.random() < 0.7,
                 messages=tuple(messages),

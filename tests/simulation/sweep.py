@@ -22,9 +22,8 @@ def story(seed: int) -> list[str]:
     rng = random.Random(f"{seed}: sweep")
     kind = seed % 4
     crashes = () if kind == 2 else sorted(rng.sample(range(1, LATEST_CRASH), rng.choice((1, 1, 2, 4))))
-    return judged(
-        seed, crashes, CALM_FAULTS if kind < 2 else faulty(seed), tls=kind == 1 or (kind > 1 and rng.random() < 0.2)
-    )
+    tls = kind == 1 or (kind > 1 and rng.random() < 0.2)
+    return judged(seed, crashes, CALM_FAULTS if kind < 2 else faulty(seed), tls=tls)
 
 
 def main(arguments: list[str]) -> int:

@@ -438,7 +438,9 @@ def judged(seed: int, crashes: Collection[int] = (), faults: Faults = CALM_FAULT
 
 
 def reproduction(world: World) -> str:
-    """The command that runs a world again."""
+    """What runs a world again: a command, or a call where the faults are not those of the seed."""
+    if world.faults not in (CALM_FAULTS, faulty(world.seed)):
+        return f"judged({world.seed}, {sorted(world.crashes)}, {world.faults}, tls={world.tls})"
     words = [f"{world.seed}{'+' if world.faults is not CALM_FAULTS else ''}{'t' if world.tls else ''}"]
     words += [str(step) for step in sorted(world.crashes)]
     return f"python -m tests.simulation.world {' '.join(words)}"

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 
+from mailsrv.checks.penalties import FREE_ERRORS, LONGEST_ERROR_S
 from mailsrv.smtp.dialog import BUFFER_LIMIT
 from mailsrv.smtp.protocol import CLOSING_S, HANDSHAKE_S, IDLE_S, UNREAD_S, SmtpProtocol
 from mailsrv.store.spool import KEPT, MEMORY
@@ -230,7 +231,7 @@ def test_a_client_is_not_idle_while_its_content_is_written_away(world: World) ->
     client = world.greeted()
     client.say(MAIL, RCPT, "DATA")
     gate = world.gate("spool")
-    client.send(LINE * 10_000)
+    client.send(LINE * (KEPT // len(LINE) + 1))
     world.run(2 * IDLE_S - 1)
     gate.release()
     world.run(100)
@@ -358,19 +359,30 @@ def test_quit_behind_content_closes_tls_at_once(world: World) -> None:
     assert not shells(world)
 
 
+def test_a_client_that_does_not_answer_the_end_of_tls_is_gone_soon(world: World) -> None:
+    client = world.greeted().start_tls()
+    client.wire.pauseProducing()
+    client.send(b"QUIT\r\n")
+    world.run(CLOSING_S - 1)
+    assert shells(world)
+    world.run(2)
+    assert not shells(world)
+
+
 # Clients that end the conversation in their own way.
 
 
-def test_a_half_closed_client_gets_its_answers(world: World) -> None:
+@pytest.mark.parametrize("more", [0, 1, 10_000])
+def test_a_half_closed_client_gets_its_answers(world: World, more: int) -> None:
     client = world.greeted()
     gate = world.gate("database-writer")
-    client.say(MAIL, RCPT, "DATA", CONTENT, "NOOP")
+    client.say(MAIL, RCPT, "DATA", CONTENT, *["NOOP"] * more)
     client.end_sending()
     assert not client.gone
     gate.release()
-    world.run()
+    world.run(1)
     assert b"Accepted as" in client.received
-    assert client.received.endswith(b"250 2.0.0 OK\r\n")
+    assert client.received.count(b"250 2.0.0 OK\r\n") == more
     assert client.gone
     assert len(world.messages()) == 1
 
@@ -440,11 +452,73 @@ def test_rset_and_a_new_hello_forget_the_content(world: World) -> None:
         assert world.spool.memory == 0
 
 
-def test_too_many_errors_end_the_connection(world: World) -> None:
+def test_too_many_errors_end_the_connection() -> None:
+    world = World("limits.penalties = false")
     client = world.greeted()
     codes = client.codes(*["nonsense"] * 30)
     assert codes == [500] * 20 + [421]
     assert client.gone
+    world.end()
+
+
+def test_errors_make_a_client_wait_longer_and_longer_in_all_its_connections(world: World) -> None:
+    client = world.greeted()
+    assert client.codes(*["nonsense"] * (FREE_ERRORS + 5)) == [500] * (FREE_ERRORS + 1)
+    world.run(0.25 + 0.5 + 1.0)
+    assert client.received.count(b"500 ") == FREE_ERRORS + 4
+    other = world.greeted()
+    assert len(other.codes("nonsense", "NOOP")) == 1
+    assert world.greeted(host="198.51.100.8").codes("nonsense", "NOOP") == [500, 250]
+    world.run(LONGEST_ERROR_S)
+    assert other.received.endswith(b"250 2.0.0 OK\r\n")
+
+
+def test_trying_out_recipients_takes_long(world: World) -> None:
+    client = world.greeted()
+    client.codes("MAIL FROM:<dave@example.net>")
+    names = [f"RCPT TO:<user{n}@example.org>" for n in range(FREE_ERRORS + 3)]
+    assert len(client.codes(*names)) == FREE_ERRORS + 1
+
+
+def test_an_accepted_message_makes_good_for_errors(world: World) -> None:
+    client = world.greeted()
+    client.codes(*["nonsense"] * FREE_ERRORS)
+    assert client.transaction("alice@example.org")[-1] == 250
+    assert client.codes("nonsense", "nonsense") == [500, 500]
+
+
+# A slow client.
+
+
+def test_a_command_that_comes_octet_by_octet_is_not_waited_for_for_ever(world: World) -> None:
+    client = world.greeted()
+    for _ in range(11):
+        client.send(b"N")
+        world.run(30)
+    assert client.received.endswith(b"421 4.4.2 Nothing heard for too long; closing\r\n")
+    assert client.gone
+
+
+def test_content_has_a_minimum_rate(world: World) -> None:
+    client = world.greeted()
+    client.codes(MAIL, RCPT, "DATA")
+    for _ in range(60):
+        client.send(b"x" * 98 + b"\r\n")  # ten octets a second
+        world.run(10)
+    assert client.gone
+    assert world.messages() == []
+
+
+def test_a_transaction_has_a_deadline() -> None:
+    world = World('limits.transaction_time = "10m"')
+    client = world.greeted()
+    client.codes(MAIL, RCPT, "DATA")
+    for _ in range(31):
+        client.send((b"x" * 98 + b"\r\n") * 40)  # fast enough by the minimum rate
+        world.run(20)
+    assert client.gone
+    assert world.messages() == []
+    world.end()
 
 
 # Bugs of ours.

@@ -14,6 +14,7 @@ from mailsrv.checks.penalties import FREE
 from mailsrv.outside.interfaces import LookupFailed
 from mailsrv.smtp.session import HOPS
 from mailsrv.store.passwords import WAITING_LIMIT
+from mailsrv.store.spool import MEMORY
 from tests.smtp.world import CLIENT, PASSWORD, World, plain
 
 LISTED = ("7.100.51.198.bl.example.com", "A")
@@ -164,7 +165,7 @@ def test_an_alias_goes_to_all_its_targets_here_and_elsewhere(world: World) -> No
 
 
 def test_a_final_target_gets_a_message_once(world: World) -> None:
-    names = ["alice", "both", "alice+x", "ALICE", "team", "sales", "alice"]
+    names = ["alice", "both", "ALICE", "team", "sales", "alice", "alice+x"]
     assert world.greeted().transaction(*(f"{name}@example.org" for name in names)) == [250] * 8 + [354, 250]
     assert [address for address, _ in world.recipients()] == [
         "alice@example.org",
@@ -606,3 +607,16 @@ def test_a_spool_file_that_cannot_be_written_is_a_reason_to_come_back(world: Wor
     world.machine.steps.failures.clear()
     assert client.transaction("alice@example.org", content=line * 10_000) == [250, 250, 354, 250]
     assert len(world.files()) == 1
+
+
+def test_headers_are_looked_at_even_while_memory_is_short(world: World) -> None:
+    world.spool.memory += MEMORY
+    body = ("x" * 78 + "\r\n") * 2000
+    content = f"Message-ID: <one@example.net>\r\nFrom: alice@example.org\r\n\r\n{body}"
+    client = world.logged_in("alice@example.org")
+    assert client.transaction("bob@example.org", sender="alice@example.org", content=content)[-1] == 250
+    assert world.ask("SELECT message_id FROM message") == ["one@example.net"]
+    assert len(world.files()) == 1
+    looping = "Received: from a by b\r\n" * (HOPS + 1) + "\r\n" + body
+    assert world.greeted().transaction("bob@example.org", content=looping)[-1] == 554
+    world.spool.memory -= MEMORY

@@ -88,7 +88,7 @@ def test_bcc_is_taken_out_of_small_and_large_messages(world: World, padding: int
     rest = "Date: Mon, 23 Nov 2026 18:04:00 +0000\r\nMessage-ID: <1@example.org>\r\n\r\n" + "x" * 76 + "\r\n"
     rest += ("y" * 62 + "\r\n") * (padding // 64)
     assert submit(world.logged_in(), f"{head}Bcc: carol@example.net,\r\n dave@example.net\r\n{rest}")[-1] == 250
-    number, size, lines = world.ask("SELECT id, size, lines FROM message")[0]
+    _, size, lines = world.ask("SELECT id, size, lines FROM message")[0]
     stored = world.messages()[0]
     if padding:
         assert stored is None

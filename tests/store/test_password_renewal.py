@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -14,10 +15,12 @@ from twisted.internet.task import Clock
 
 from mailsrv import config
 from mailsrv.outside.interfaces import Outside, Worker
+from mailsrv.sasl import scram
+from mailsrv.sasl.scram import derive_keys
 from mailsrv.store import passwords
 from mailsrv.store.accounts import Account, load_directory
 from mailsrv.store.password_renewal import WAITING_LIMIT, PasswordRenewal
-from mailsrv.store.passwords import Passwords, verify_stored
+from mailsrv.store.passwords import Match, Passwords, hash_password, verify_stored
 from tests.worlds.worker import HeldWorker, ImmediateWorker
 
 MD5 = "{MD5-CRYPT}$1$tj5GAQ5y$MFSeUOMxRd0vyuodG9P0Q1"
@@ -38,7 +41,8 @@ class World:
         outside = cast(Outside, self)
         self.passwords = Passwords(outside)
         self.renewal = PasswordRenewal(outside, lambda: self.config)
-        self.passwords.on_old_scheme = self.renewal.take
+        self.passwords.on_outdated = self.renewal.take
+        self.renewal.on_renewed = self.passwords.renewed
 
     def worker(self, name: str, threads: int = 1) -> Worker:
         return self._renewing if name == "password-renewal" else ImmediateWorker()
@@ -53,10 +57,16 @@ class World:
         return bool(result(self.passwords.verify(account, password)))
 
 
-def result(coroutine: Coroutine[Any, Any, bool]) -> Any:
+def result(coroutine: Coroutine[Any, Any, Match | None]) -> Any:
     found: list[Any] = []
     Deferred.fromCoroutine(coroutine).addBoth(found.append)
     return found[0]
+
+
+def finish(worker: HeldWorker) -> None:
+    """One renewal: hashing, and then writing."""
+    worker.run()
+    worker.run()
 
 
 @pytest.fixture
@@ -77,15 +87,83 @@ def world(tmp_path: Path, worker: HeldWorker) -> World:
 def test_the_next_login_replaces_an_old_hash_and_nothing_else(world: World, worker: HeldWorker) -> None:
     alice = world.account("alice")
     assert world.log_in(alice)
-    worker.run()
+    finish(worker)
     text = world.file.read_text()
     assert text.startswith("# people\nalice@example.org:{ARGON2ID}$argon2id$")
-    assert ":1000:1000::/home/alice::quota=5G\n\nbob@example.org:{DES-CRYPT}" in text
+    assert ":1000:1000::/home/alice::quota=5G scram-sha-256=60000," in text
+    assert text.endswith(f"\n\nbob@example.org:{DES}::::::\n")
     assert stat.S_IMODE(world.file.stat().st_mode) == 0o640
     assert verify_stored(world.account("alice").hash, RIGHT)
     # From here on it is a password like any other.
     assert world.log_in(world.account("alice"))
     assert len(worker) == 0
+
+
+def test_scram_keys_are_made_with_the_new_hash(world: World, worker: HeldWorker) -> None:
+    world.log_in(world.account("alice"))
+    finish(worker)
+    keys = world.account("alice").scram
+    assert keys is not None
+    assert keys == derive_keys(RIGHT, keys.salt)
+
+
+def test_scram_keys_are_added_to_a_hash_that_is_good(world: World, worker: HeldWorker) -> None:
+    stored = hash_password(RIGHT, os.urandom)
+    world.file.write_text(f"alice@example.org:{stored}\n")
+    assert world.log_in(world.account("alice"))
+    finish(worker)
+    alice = world.account("alice")
+    assert alice.hash == stored
+    assert alice.scram is not None
+    world.reactor.advance(301)
+    assert world.log_in(alice)
+    assert len(worker) == 0
+
+
+def test_keys_of_another_strength_are_made_anew(
+    world: World, worker: HeldWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.log_in(world.account("alice"))
+    finish(worker)
+    monkeypatch.setattr(scram, "ITERATIONS", 65_000)
+    assert world.log_in(world.account("alice"))
+    assert len(worker) == 1
+
+
+def test_a_password_that_scram_cannot_have_is_left_in_peace(world: World, worker: HeldWorker) -> None:
+    stored = hash_password("pass\u0221word", os.urandom)
+    world.file.write_text(f"alice@example.org:{stored}\n")
+    assert world.log_in(world.account("alice"), "pass\u0221word")
+    assert len(worker) == 0
+    world.file.write_text("alice@example.org:{PLAIN}pass\u0221word\n")
+    assert world.log_in(world.account("alice"), "pass\u0221word")
+    finish(worker)
+    assert world.account("alice").scram is None
+    assert world.account("alice").hash.startswith("{ARGON2ID}")
+
+
+def test_who_has_logged_in_stays_logged_in(world: World, worker: HeldWorker) -> None:
+    before = world.account("alice")
+    match = result(world.passwords.verify(before, RIGHT))
+    worker.run()
+    assert world.passwords.holds(world.account("alice"), match)
+    worker.run()
+    after = world.account("alice")
+    assert after.hash != before.hash
+    assert world.passwords.holds(after, match)
+    assert not world.passwords.holds(replace(after, hash="{PLAIN}another"), match)
+
+
+def test_app_passwords_lend_their_salt(world: World, worker: HeldWorker) -> None:
+    app = hash_password("app password", os.urandom)
+    world.file.write_text(f"alice@example.org:{MD5}::::::app-phone={app}\n")
+    assert result(world.passwords.verify(world.account("alice"), "app password")).name == "phone"
+    assert len(worker) == 0
+    assert world.log_in(world.account("alice"))
+    finish(worker)
+    alice = world.account("alice")
+    assert alice.hash.split("$")[4] == app.split("$")[4]
+    assert alice.apps[0].hash == app
 
 
 def test_a_wrong_password_replaces_nothing(world: World, worker: HeldWorker) -> None:
@@ -113,10 +191,10 @@ def test_logins_during_a_writing_share_the_next_one(world: World, worker: HeldWo
     for name in ("alice", "bob", "carol"):
         world.log_in(world.account(name))
     assert len(worker) == 1
-    worker.run()
+    finish(worker)
     assert world.file.read_text().count("{ARGON2ID}") == 1
     assert len(worker) == 1
-    worker.run()
+    finish(worker)
     assert world.file.read_text().count("{ARGON2ID}") == 3
     assert len(worker) == 0
 
@@ -126,7 +204,7 @@ def test_a_password_changed_meanwhile_stays(world: World, worker: HeldWorker) ->
     world.log_in(alice)
     changed = world.file.read_text().replace(f"alice@example.org:{MD5}", "alice@example.org:{PLAIN}another")
     world.file.write_text(changed)
-    worker.run()
+    finish(worker)
     assert world.file.read_text() == changed
 
 
@@ -137,12 +215,12 @@ def test_a_file_that_cannot_be_written_changes_nothing_and_the_next_login_tries_
     good = world.file.read_text()
     world.file.write_text("nonsense\n")
     world.log_in(alice)
-    worker.run()
+    finish(worker)
     assert world.file.read_text() == "nonsense\n"
     world.file.write_text(good)
     world.reactor.advance(301)
     world.log_in(alice)
-    worker.run()
+    finish(worker)
     assert world.file.read_text().count("{ARGON2ID}") == 1
 
 
@@ -154,3 +232,6 @@ def test_what_waits_is_bounded(world: World, worker: HeldWorker) -> None:
     assert len(world.renewal._waiting) == WAITING_LIMIT
     world.renewal.stop()
     assert worker.stopped
+    text = world.file.read_text()
+    finish(worker)
+    assert world.file.read_text() == text

@@ -8,6 +8,7 @@ import argon2
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Outside, Worker
@@ -17,6 +18,7 @@ from mailsrv.store.passwords import (
     REMEMBERED_LIMIT,
     REMEMBERED_S,
     WAITING_LIMIT,
+    Match,
     Passwords,
     TooBusy,
     check_stored,
@@ -51,13 +53,13 @@ def passwords(worker: Worker) -> tuple[Passwords, Clock]:
     return Passwords(cast(Outside, world)), world.reactor
 
 
-def result(coroutine: Coroutine[Any, Any, bool]) -> bool:
-    """What a coroutine gives that does not have to wait."""
+def result(coroutine: Coroutine[Any, Any, Match | None]) -> bool:
+    """Whether a check that does not have to wait found the password right."""
     found: list[Any] = []
     Deferred.fromCoroutine(coroutine).addBoth(found.append)
-    if not isinstance(found[0], bool):
+    if isinstance(found[0], Failure):
         found[0].raiseException()
-    return cast(bool, found[0])
+    return found[0] is not None
 
 
 def test_a_hash_is_argon2id_of_the_agreed_cost() -> None:
@@ -143,10 +145,10 @@ def test_what_was_right_is_remembered_for_five_minutes() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     checker, clock = passwords(ImmediateWorker())
     for number in range(REMEMBERED_LIMIT + 10):
-        checker._remember(str(number).encode())
+        checker._remember(str(number).encode(), Match("", ""))
     assert len(checker._right) == REMEMBERED_LIMIT
     clock.advance(REMEMBERED_S)
-    checker._remember(b"one more")
+    checker._remember(b"one more", Match("", ""))
     assert list(checker._right) == [b"one more"]
 
 
@@ -162,9 +164,9 @@ def test_more_than_a_hundred_waiting_are_turned_away() -> None:
     one_more = Deferred.fromCoroutine(checker.verify(account, "right"))
     worker.run()
     assert all(one.called for one in waiting)
-    answers: list[bool] = []
+    answers: list[Match | None] = []
     one_more.addCallback(answers.append)
-    assert answers == [True]
+    assert answers == [Match("", CHEAP)]
 
 
 def test_generated_passwords_are_readable_and_differ() -> None:
