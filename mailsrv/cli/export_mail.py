@@ -124,7 +124,8 @@ def _to_mbox(work: _Work, folders: Sequence[Folder], destination: str, arguments
         work.to_mbox(folders[0], out)
     left = [name_of(folder.directory) for folder in folders[1:] if folder.entries]
     if left:
-        work.trouble(
-            f"{arguments.destination} holds the inbox only; {', '.join(left)} are left out: name one with --folder, or "
-            "a directory as DESTINATION, which gets a file for each"
+        print(
+            f"mailsrv: {clean(arguments.destination)} holds the inbox only, and not {clean(', '.join(left))}: name one "
+            "with --folder, or as DESTINATION a directory, which gets a file for each.",
+            file=sys.stderr,
         )

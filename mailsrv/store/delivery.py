@@ -234,6 +234,8 @@ class LocalDelivery:
             elif not (copy.filed and not copy.recovered):
                 try:
                     found = await self._spool.load(copy.message)
+                    if copy.recovered and copy.n not in await self._database.read(message.still_queued, copy.message):
+                        found = None  # it was settled between the look that found it waiting and now
                 except StorageTrouble as trouble:
                     log.error("A message waits, because it cannot be read yet: {trouble}", trouble=trouble)
                     self._later([copy])

@@ -127,6 +127,11 @@ def unique_part(name: str) -> str:
     return name if found is None else name[: found.start()]
 
 
+def is_own(name: str) -> bool:
+    """Whether a file name is one that a mailsrv made, here or elsewhere."""
+    return _OWN.fullmatch(name.partition(":")[0]) is not None
+
+
 def uidl(name: str) -> str:
     """The unique-id (RFC 1939 7) for a file name: its unique part, or a hash of that when it does not qualify."""
     part = unique_part(name)

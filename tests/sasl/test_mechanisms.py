@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.sasl import mechanisms
-from mailsrv.sasl.exchange import Challenge, Credentials, Refused, Step
+from mailsrv.sasl.exchange import Challenge, Credentials, NeedKeys, Refused, Step
 
 
 def plain(response: bytes) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,7 +16,8 @@ class Letter:
     ``identity`` tells it from another message of the same content in that folder, and is the same at the next reading.
     ``seconds`` is when it was delivered, ``modified`` the time that IMAP shows (INTERNALDATE); ``flags`` are Maildir's
     letters in order.  ``new``: nobody has seen it.  ``uidl`` is the unique-id by which POP3 clients know it, "" when
-    there is none.  ``origin`` names it for people; ``octets`` is its part in ``Source.octets``.
+    there is none; ``unique`` the unique part of its name when that is one of ours, else "".  ``origin`` names it for
+    people; ``octets`` is its part in ``Source.octets``.
     """
 
     directory: str
@@ -26,6 +28,7 @@ class Letter:
     flags: str
     new: bool
     uidl: str
+    unique: str
     origin: str
     octets: int
 
@@ -56,4 +59,6 @@ class Source(Protocol):
 
 def why(error: OSError) -> str:
     """The end of a sentence: what went wrong."""
+    if error.errno == errno.ELOOP:
+        return "is a symbolic link, which is not followed"
     return f"cannot be read: {error.strerror or error}"

@@ -145,6 +145,7 @@ class MaildirSource:
             flags="".join(flag for flag in flags if flag in _FLAGS or "a" <= flag <= "z"),
             new=at.startswith("new/"),
             uidl=given.get(base, ""),
+            unique=unique if maildir.is_own(base) else "",
             origin=origin,
             octets=size,
         )

@@ -60,6 +60,7 @@ class MboxSource:
             flags=message.flags,
             new=message.new,
             uidl="",
+            unique="",
             origin=origin,
             octets=octets,
         )

@@ -2,7 +2,8 @@
 
 The name of a file holds a mark made from the folder, what the source calls the letter, and its content; so whoever
 imports the same source again finds it.  ``mailsrv-imported`` in the mailbox keeps the marks, for a letter that its
-owner has deleted or moved since is not to come back.
+owner has deleted or moved since is not to come back.  What a mailsrv has named already, as in an export of ours, keeps
+its name.
 
 The way of a batch is that of a delivery (``mailsrv.store.delivery``): files in ``tmp``, their unique-ids
 (``mailsrv.store.uidls``), one sync for both, and then the names in ``new`` or ``cur``.  The marks of a batch are
@@ -88,7 +89,7 @@ class Placing:
         self._lock = -1
         self._marks: set[str] = set()  # all that were ever imported
         self._there: set[str] = set()  # those that are there
-        self._folders: set[str] = set()  # looked into
+        self._names: dict[str, set[str]] = {}  # the unique parts in each folder that was looked into
         self._given: dict[str, str] = {}
         self._taken: set[str] = set()  # unique-ids
         self._batch = _Batch()
@@ -150,14 +151,13 @@ class Placing:
     def place(self, letter: Letter) -> Placed:
         """Put a letter where it belongs; it is seen after one of the next calls (OSError)."""
         folder = self._folder(letter.directory)
-        mark = mark_of(letter)
-        if mark in self._there:
+        found = _MARK.match(letter.unique)
+        mark = found[1] if found else mark_of(letter)
+        if mark in self._there or letter.unique in self._names[letter.directory]:
             return Placed("present")
         if mark in self._marks and not self._again:
             return Placed("removed")
-        ordinal = self._ordinals.get(letter.seconds, 0)
-        self._ordinals[letter.seconds] = (ordinal + 1) % 1_000_000
-        unique = maildir.imported(mark, ordinal, letter.seconds, self._hostname)
+        unique = letter.unique or self._unique(mark, letter.seconds)
         problem = self._give(unique, letter)
         name = maildir.file_name(unique, len(letter.content), virtual_size(letter.content))
         translated = self._keywords.get(letter.directory, {})
@@ -173,9 +173,14 @@ class Placing:
             self._flush()
         return Placed("imported", problem)
 
+    def _unique(self, mark: str, seconds: int) -> str:
+        ordinal = self._ordinals.get(seconds, 0)
+        self._ordinals[seconds] = (ordinal + 1) % 1_000_000
+        return maildir.imported(mark, ordinal, seconds, self._hostname)
+
     def _give(self, unique: str, letter: Letter) -> str:
         """Keep the unique-id of a letter for the inbox, the only folder that POP3 shows; why not, else ""."""
-        if not letter.uidl or letter.directory:
+        if letter.uidl in ("", maildir.uidl(unique)) or letter.directory:
             self._taken.add(maildir.uidl(unique))
             return ""
         # RFC 1939 7: unique within the maildrop, at most 70 printable octets.
@@ -240,7 +245,7 @@ class Placing:
     def _folder(self, directory: str) -> str:
         """The path of a folder, made if it is missing (OSError)."""
         folder = f"{self._path}/{directory}" if directory else self._path
-        if directory in self._folders:
+        if directory in self._names:
             return folder
         self._make(folder)
         for part in maildir.FOLDERS:
@@ -250,11 +255,8 @@ class Placing:
                 # Courier's and Dovecot's sign that this is a folder of a mailbox.
                 self._filesystem.create(f"{folder}/maildirfolder").close()
                 own_as_folder(f"{folder}/maildirfolder", folder)
-        for unique in maildir.locate(self._filesystem, folder):
-            found = _MARK.match(unique)
-            if found:
-                self._there.add(found[1])
-        self._folders.add(directory)
+        self._names[directory] = set(maildir.locate(self._filesystem, folder))
+        self._there.update(found[1] for found in map(_MARK.match, self._names[directory]) if found)
         return folder
 
     def _make(self, path: str) -> None:
