@@ -431,6 +431,7 @@ def test_what_is_being_accepted_when_the_server_stops_is_answered(world: World) 
     while not world.rows("SELECT * FROM message"):
         world.advance(0.001)
     assert world.stop() < 20
+    world.advance(1)
     assert conversation.pending.startswith(b"250 2.0.0 Accepted")
     world.machine.life.end()
     world.start()

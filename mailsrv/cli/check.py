@@ -14,12 +14,12 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from mailsrv.checks.clients import is_within
 from mailsrv.cli import check_dns
 from mailsrv.cli.command import add_common, config_of, print_json, wants_json
 from mailsrv.cli.endpoint import Place, place, socket_path
@@ -235,7 +235,9 @@ def _answers(config: Config, service: str, at: Place) -> bool:
     loopback = "::1" if at.family == socket.AF_INET6 else "127.0.0.1"
     try:
         with socket.create_connection((loopback if everywhere else at.address, at.port), _TIMEOUT_S) as plain:
-            if service != "lmtp" and is_within(plain.getsockname()[0], config.listen.proxies):
+            if service != "lmtp" and any(
+                ip_address(plain.getsockname()[0]) in proxy for proxy in config.listen.proxies
+            ):
                 plain.sendall(b"PROXY UNKNOWN\r\n")
             if service in ("submissions", "pop3s"):
                 context = ssl.create_default_context()

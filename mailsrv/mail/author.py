@@ -10,6 +10,7 @@ import re
 
 from mailsrv.mail.address import Address, AddressError
 
+LONGEST = 16 * 1024  # octets of a field that is read
 AUTHORS = 100  # addresses in one field that are read
 
 # A piece: a quoted string, a quoted pair within it included; white space; or a run of other octets.
@@ -22,6 +23,8 @@ class AuthorError(ValueError):
 
 def authors(value: bytes) -> tuple[Address, ...]:
     """The addresses in the unfolded value of a From field, in their order; at least one (AuthorError)."""
+    if len(value) > LONGEST:
+        raise AuthorError("it is too long")
     try:
         text = value.decode()
     except UnicodeDecodeError:

@@ -266,10 +266,12 @@ class QueueRunner:
             # Of those that were claimed when the limit was made, some may be settled by now: then these are too many.
             fresh = tuple(r for r in queued.recipients if (queued.id, r.n) not in destination.claimed)[:room]
             room -= len(fresh)
-            if fresh:
-                destination.waiting.append(replace(queued, recipients=fresh))
+            # One transaction has one sender, and forwarded mail another than the rest.
+            for sender in dict.fromkeys(recipient.sender for recipient in fresh):
+                alike = tuple(recipient for recipient in fresh if recipient.sender == sender)
+                destination.waiting.append(replace(queued, recipients=alike))
                 self._known += 1
-                destination.claimed.update((queued.id, recipient.n) for recipient in fresh)
+                destination.claimed.update((queued.id, recipient.n) for recipient in alike)
 
     def _dispatch(self) -> None:
         """Begin as many attempts as may be under way, the destinations in turn."""
@@ -353,7 +355,7 @@ class QueueRunner:
         prefix, data = found
         job = Job(
             queue_id=queue_id.text(queued.id),
-            envelope=queued.envelope,
+            envelope=replace(queued.envelope, sender=recipients[0].sender or queued.envelope.sender),
             recipients=tuple(Recipient(r.address, original_recipient(r), r.notify) for r in recipients),
             destination=destination.name,
             content=_Content(self._spool, queued.id, prefix, data, queued.size),

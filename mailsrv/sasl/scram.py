@@ -107,9 +107,12 @@ def to_text(keys: StoredKeys) -> str:
 def from_text(text: str) -> StoredKeys:
     """What ``to_text`` has written (ValueError)."""
     match = _STORED.fullmatch(text)
-    if match is None:
-        raise ValueError("SCRAM keys that are not well formed")
-    salt, stored, server = (base64.decode(part.encode("ascii")) for part in match.groups()[1:])
+    try:
+        if match is None:
+            raise ValueError
+        salt, stored, server = (base64.decode(part.encode("ascii")) for part in match.groups()[1:])
+    except ValueError:
+        raise ValueError("SCRAM keys that are not well formed") from None
     iterations = int(match[1])
     if not (salt and len(stored) == len(server) == _KEY_OCTETS):
         raise ValueError("SCRAM keys of a wrong length")

@@ -36,6 +36,7 @@ log = Logger()
 HANDSHAKE_S = 60.0  # for a TLS handshake as a whole
 UNREAD_S = 60.0  # a client that reads nothing of what it was sent for so long is gone
 CLOSING_S = 5.0  # for the last reply to get out
+LMTP_ERRORS = 10_000  # on one connection; elsewhere the Service's own few
 HOLD_LIMIT_S = 30 * 86400  # RFC 4865: the longest that a user may have a message held
 EXTENSIONS = frozenset({"PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "LIMITS"})
 
@@ -388,6 +389,8 @@ class SmtpFactory(TwistedServerFactory):
             size_limit=config.limits.message_size,
             recipients_limit=config.limits.recipients,
             starttls=not self.implicit_tls and self.kind != "lmtp",
+            # The mail server in front asks for addresses that others made up.
+            max_errors=LMTP_ERRORS if self.kind == "lmtp" else Service.max_errors,
             mechanisms=mechanisms.NAMES if submission else (),
             auth_in_clear=auth_in_clear,
             auth_required=submission,

@@ -23,7 +23,7 @@ from mailsrv.checks.caps import Caps
 from mailsrv.checks.clients import LOCAL, is_within
 from mailsrv.checks.login import Denied, Granted, Login
 from mailsrv.checks.penalties import Penalties
-from mailsrv.mail import header, submitted, trace
+from mailsrv.mail import header, srs, submitted, trace
 from mailsrv.mail.address import Address
 from mailsrv.mail.author import AuthorError, authors
 from mailsrv.mail.envelope import Envelope, Recipient
@@ -242,6 +242,8 @@ class Session:
         if over is not None:
             return over
         if directory.is_own(address.domain):
+            if srs.is_rewritten(address):
+                return self._bounce_of_forwarded(transaction, recipient, address)
             targets = directory.resolve(address)
             if not targets:
                 answer = NO_MAILBOX if directory.accounts else NO_MAILBOX_YET
@@ -255,7 +257,7 @@ class Session:
                 "RCPT",
                 NO_RELAYING,
                 address=address,
-                rule="trusted_networks",
+                rule="listen.lmtp" if self._kind == "lmtp" else "trusted_networks",
                 reason=f"{address.domain} is not a domain of ours and the client had not logged in",
             )
         transaction.recipients.append(address)
@@ -278,12 +280,35 @@ class Session:
             rule="limits.recipients_per_hour, limits.recipients_per_day",
         )
 
+    def _bounce_of_forwarded(self, transaction: _Transaction, recipient: Recipient, address: Address) -> Reply | None:
+        """Mail to a sender that we rewrote goes on to the true one, if it is a report."""
+        house = self._house
+        try:
+            if transaction.envelope.sender is not None:
+                raise srs.NotOurs("only reports are sent there")
+            sender = srs.restore(address, house.spool.secret, house.outside.wall())
+        except srs.NotOurs as problem:
+            return self._refuse("RCPT", NO_MAILBOX, address=address, rule="SRS", reason=str(problem))
+        self._add(transaction, sender, address, "", recipient)
+        transaction.recipients.append(address)
+        return None
+
+    def _sender_for(self, transaction: _Transaction, original: Address, mailbox: str) -> Address | None:
+        """Another sender for what is forwarded out of our domains (SRS), None where it keeps its own."""
+        house = self._house
+        sender = transaction.envelope.sender
+        directory = house.settings.directory
+        if mailbox or sender is None or not directory.is_own(original.domain) or directory.is_own(sender.domain):
+            return None
+        return srs.rewrite(sender, original.domain, house.spool.secret, house.outside.wall())
+
     def _add(
         self, transaction: _Transaction, target: Address, original: Address, mailbox: str, recipient: Recipient
     ) -> None:
         key = mailbox or f"{target.local}@{target.domain}"
         if key not in transaction.found:
-            final = FinalRecipient(target, original, mailbox, recipient.notify, recipient.original)
+            sender = self._sender_for(transaction, original, mailbox)
+            final = FinalRecipient(target, original, mailbox, recipient.notify, recipient.original, sender)
             transaction.found[key] = final
 
     def _data_begin(self, event: events.DataBegin) -> Reply | None:
@@ -431,7 +456,7 @@ class Session:
 
     def error(self, reply: Reply) -> float:
         """A reply has been given: how long the client's next command is to wait."""
-        if reply.code < 500 or self._account is not None or self._trusted():
+        if reply.code < 500 or self._kind == "lmtp" or self._account is not None or self._trusted():
             return 0.0
         return self._house.penalties.refused(self._client)
 

@@ -1,9 +1,9 @@
 """Whom the server serves: the accounts file, the aliases file, and what an address of ours means.
 
 ``accounts`` is Dovecot's passwd-file: ``address:{SCHEME}hash:uid:gid:gecos:home:shell:key=value key=value``; everything
-after the hash may be missing.  An empty hash or ``!`` locks the account: it receives, but nobody can log in.  Extra
-fields that mean something here are those of ``app_passwords`` and ``scram_keys``.
-``aliases`` has lines ``address: target, target``.  Blank lines and lines that begin with ``#`` mean nothing in both.
+after the hash may be missing.  An empty hash or ``!`` locks the account: it receives, but nobody can log in.  ``aliases``
+has lines ``address: target, target``; the address may be ``@domain``, for whatever nobody else has.  Blank lines and
+lines that begin with ``#`` mean nothing in both.
 
 A ``Directory`` is made whole or not at all: an address twice, outside of the own domains or unfit for a file name, an
 alias that is also an account, a loop of aliases, an unknown password scheme are each ``AccountsError``, one sentence
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mailsrv.config import Config
-from mailsrv.mail.address import POSTMASTER, Address, AddressError
+from mailsrv.mail.address import POSTMASTER, Address, AddressError, domain_a_label
 from mailsrv.sasl.scram import StoredKeys
 from mailsrv.store import app_passwords, scram_keys
 from mailsrv.store.app_passwords import AppPassword
@@ -122,7 +122,8 @@ class Directory:
     def resolve(self, address: Address) -> Resolution:
         """Where mail for an address of ours ends, each place once; () for an unknown one, or one that is not ours.
 
-        ``alice+tag`` is alice unless somebody has that very name; the tag stays in the address of the target.
+        ``alice+tag`` is alice unless somebody has that very name; the tag stays in the address of the target.  What
+        nobody has goes where the alias ``@domain`` says, if there is one.
         ``postmaster`` is always somebody (RFC 5321 4.5.1): an alias, an account, or else the first account in the file.
         """
         key = address.key
@@ -130,9 +131,9 @@ class Directory:
         if found is not None:
             return found
         base, plus, _ = key.partition("+")
-        if not plus:
-            return ()
-        found = self._resolved.get(f"{base}@{address.domain}", ())
+        found = self._resolved.get(f"{base}@{address.domain}") if plus else None
+        if found is None:
+            return self._resolved.get(f"@{address.domain}", ())  # the catch-all
         if len(found) == 1 and found[0].mailbox == f"{base}@{address.domain}":
             return (Target(address, found[0].mailbox),)
         return found
@@ -319,7 +320,18 @@ def parse_aliases(source: str, path: str, domains: Iterable[str]) -> dict[str, t
 
 
 def alias_key(text: str, own: Iterable[str]) -> str:
-    """The key of an alias: of an address of ours, or ``postmaster@`` for a bare postmaster (ValueError)."""
+    """The key of an alias (ValueError).
+
+    It is an address of ours, ``@domain`` for whatever nobody else has there, or ``postmaster@`` for a bare postmaster.
+    """
+    if text.startswith("@"):
+        try:
+            domain = domain_a_label(text[1:])
+        except AddressError as error:
+            raise ValueError(f'"{text}" is not a domain of ours: {error}') from None
+        if domain not in own:
+            raise ValueError(f"{domain} is not a domain of ours")
+        return f"@{domain}"
     return POSTMASTER.key if text.lower() == POSTMASTER.local else own_address(text, own).key
 
 

@@ -64,7 +64,7 @@ def read(key: str, value: str) -> AppPassword | None:
         return None
     name = key.removeprefix(_PREFIX)
     check_name(name)
-    if value.startswith("{"):
+    if value.startswith("{") or ":" not in value:
         return AppPassword(name, value)
-    for_whom, _, stored = value.partition(":")
-    return AppPassword(name, stored, services(for_whom))
+    good_for, _, stored = value.partition(":")
+    return AppPassword(name, stored, services(good_for))

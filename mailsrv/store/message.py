@@ -26,6 +26,7 @@ class FinalRecipient:
     mailbox: str
     notify: tuple[str, ...] = ()
     orcpt: str = ""
+    sender: Address | None = None  # for forwarding: the sender that the next server is told
 
     @property
     def destination(self) -> str:
@@ -59,6 +60,7 @@ class QueuedRecipient:
     n: int
     address: Address
     original: Address
+    sender: Address | None
     mailbox: str
     name: str
     notify: tuple[str, ...]
@@ -142,13 +144,14 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
         [(arrival.id, arrival.prefix, content) for _, arrival, _, content in acceptances],
     )
     connection.executemany(
-        "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, '', '')",
+        "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, '', '')",
         [
             (
                 arrival.id,
                 n,
                 str(recipient.address),
                 str(recipient.original),
+                str(recipient.sender or ""),
                 recipient.mailbox,
                 name,
                 recipient.destination,
@@ -345,6 +348,7 @@ def _messages(connection: sqlite3.Connection, query: str, arguments: Iterable[ob
     for message, n in connection.execute(query, tuple(arguments)):
         wanted.setdefault(message, []).append(n)
     found = []
+    rows = connection.execute
     for message, numbers in wanted.items():
         row = connection.execute(
             "SELECT accepted, sender, message_id, size, lines, body, smtputf8, ret, envid, account, client, protocol"
@@ -357,6 +361,7 @@ def _messages(connection: sqlite3.Connection, query: str, arguments: Iterable[ob
                 n=n,
                 address=Address.parse(address),
                 original=Address.parse(original),
+                sender=optional_address(rewritten),
                 mailbox=mailbox,
                 name=name,
                 notify=tuple(notify.split(",")) if notify else (),
@@ -365,8 +370,8 @@ def _messages(connection: sqlite3.Connection, query: str, arguments: Iterable[ob
                 since=since,
                 warned=bool(warned),
             )
-            for n, address, original, mailbox, name, notify, orcpt, attempts, since, warned in connection.execute(
-                "SELECT n, address, original, mailbox, name, notify, orcpt, attempts, since, warned"  # noqa: S608
+            for n, address, original, rewritten, mailbox, name, notify, orcpt, attempts, since, warned in rows(
+                "SELECT n, address, original, sender, mailbox, name, notify, orcpt, attempts, since, warned"  # noqa: S608
                 f" FROM recipient WHERE message = ? AND n IN ({marks}) ORDER BY n",
                 (message, *numbers),
             )

@@ -57,6 +57,7 @@ CREATE TABLE recipient (
     n           INTEGER NOT NULL,               -- 0, 1, 2 ... within the message
     address     TEXT NOT NULL,                  -- the final target
     original    TEXT NOT NULL,                  -- what the client said in RCPT TO
+    sender      TEXT NOT NULL,                  -- forwarded: what the next server is told instead of message.sender
     mailbox     TEXT NOT NULL,
     name        TEXT NOT NULL,
     destination TEXT NOT NULL,                  -- the domain that is looked up or routed, "" for own mailboxes

@@ -42,6 +42,7 @@ from mailsrv.outside.interfaces import Output, Outside
 from mailsrv.store import maildir, message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.message import Acceptance, Arrival
+from mailsrv.store.secret import lasting
 
 KEPT = 256 * 1024  # octets of a message that are kept in memory and stored in the database
 KEPT_WHEN_BUSY = 16 * 1024  # the same while MEMORY is used up
@@ -153,6 +154,7 @@ class Spool:
 
     def __init__(self, outside: Outside, database: Database, state: str, hostname: Callable[[], str]) -> None:
         self.memory = 0
+        self.secret = b""  # for the senders of forwarded mail
         self._outside = outside
         self._database = database
         self._state = state
@@ -170,6 +172,7 @@ class Spool:
         """Before anything else runs: make the folder, read the last id, sweep what a crash has left behind."""
         self._ids = queue_id.QueueIds(message.last_id(connection))
         self._filed = message.filed(connection)
+        self.secret = lasting(connection, "srs", self._outside.random)
         self._sweep(self._filed)
         self._room_read = self._outside.reactor.seconds()
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsrv.mail.author import AUTHORS, AuthorError, authors
+from mailsrv.mail.author import AUTHORS, LONGEST, AuthorError, authors
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,7 @@ def test_addresses_are_found(value: bytes, addresses: list[str]) -> None:
         b"alice@example.org\xff",
         b"a@b@example.org",
         b",".join([b"a@example.org"] * (AUTHORS + 1)),
+        b"(" + b"x" * LONGEST + b") alice@example.org",
     ],
 )
 def test_what_is_not_certain_is_refused(value: bytes) -> None:

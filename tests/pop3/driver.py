@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from mailsrv.pop3 import events, replies
 from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.server import ServerConnection, Service
+from tests.worlds.scram import EXAMPLE_FIRST
 
 LOOPBACK = Service("mx.example.org", cleartext=True)
 PLAIN = Service("mx.example.org", stls=True)
@@ -50,15 +51,26 @@ def settle(connection: ServerConnection, record: Record) -> None:
             _answer(connection, record, event)
 
 
+def _log_in(connection: ServerConnection, right: bool) -> None:
+    if right:
+        connection.log_in(Maildrop(MESSAGES, sum(message.size for message in MESSAGES)))
+    else:
+        connection.refuse(replies.BAD_LOGIN)
+
+
 def _answer(connection: ServerConnection, record: Record, event: events.Event) -> None:
     match event:
         case events.Connected():
             connection.greet()
         case events.Login(_, username, password):
-            if (username, password) == CREDENTIALS:
-                connection.log_in(Maildrop(MESSAGES, sum(message.size for message in MESSAGES)))
+            _log_in(connection, (username, password) == CREDENTIALS)
+        case events.Keys(_, username):
+            if username == "later":
+                connection.refuse(replies.LOGIN_BUSY)
             else:
-                connection.refuse(replies.BAD_LOGIN)
+                connection.give_keys(EXAMPLE_FIRST)
+        case events.Proof(_, _, fault):
+            _log_in(connection, not fault)
         case events.Retrieve(index, lines):
             content = CONTENTS[index]
             if lines is not None:

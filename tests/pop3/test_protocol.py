@@ -250,7 +250,7 @@ def test_under_implicit_tls_the_greeting_waits_for_the_handshake(world: World) -
     client.protocol.handshakeCompleted()
     world.settle()
     assert client.received.startswith(b"+OK")
-    assert "USER\r\nSASL PLAIN\r\n" in client.say("CAPA")
+    assert "USER\r\nSASL SCRAM-SHA-256 PLAIN\r\n" in client.say("CAPA")
     silent = world.connect("192.0.2.1")
     world.clock.advance(LOGIN_S)
     assert silent.aborted

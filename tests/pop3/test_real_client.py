@@ -74,12 +74,15 @@ class RealClient(TestCase):
             self.passwords,
             Doorkeeper(),
             Doorkeeper(),
-            self.record,
+            self,
             lambda: creator,
             implicit_tls,
         )
 
-    async def record(self, events: Sequence[Event]) -> None:
+    def record(self, event: Event) -> None:
+        self.ledger.append(event)
+
+    async def record_all(self, events: Sequence[Event]) -> None:
         self.ledger += events
 
     async def tearDown(self) -> None:  # type: ignore[override]

@@ -14,8 +14,10 @@ from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.server import OUTPUT_LIMIT, ServerConnection
 from mailsrv.pop3.states import COMMANDS, READING, TABLE, State
 from tests.pop3.driver import CREDENTIALS, LOOPBACK, PLAIN, Record, settle
+from tests.worlds.scram import EXAMPLE_FIRST, ScramClient
 
 LOGIN = b"USER %b\r\nPASS %b\r\n" % (CREDENTIALS[0].encode(), CREDENTIALS[1].encode())
+SCRAM = ScramClient("user", "pencil")
 
 lines = st.one_of(
     st.sampled_from(
@@ -34,6 +36,8 @@ lines = st.one_of(
             b"RSET\r\n",
             b"NOOP\r\n",
             b"AUTH PLAIN\r\n*\r\n",
+            f"AUTH SCRAM-SHA-256 {SCRAM.first()}\r\n".encode(),
+            f"AUTH SCRAM-SHA-256\r\n{SCRAM.first()}\r\n{SCRAM.answer(EXAMPLE_FIRST)}\r\n\r\n".encode(),
             b"AUTH PLAIN\r\nAGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldCB3b3JkIA==\r\n",
             b"\r\n",
             b"x" * 300 + b"\r\n",

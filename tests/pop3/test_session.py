@@ -230,8 +230,8 @@ def test_wrong_passwords_and_unknown_users_look_the_same(world: World) -> None:
     }
     assert answers == {"+OK now the password\r\n-ERR [AUTH] the user name or the password is wrong\r\n"}
     assert [told[0] for told in world.doorkeeper.told] == ["failed"] * 3
-    assert [event.address for event in world.ledger] == ["alice@example.org", "nobody@example.org", ""]
-    assert {(event.kind, event.client, event.detail) for event in world.ledger} == {("login", "127.0.0.1", "USER")}
+    assert [event.address for event in world.ledger] == ["alice@example.org", "nobody@example.org", "alice"]
+    assert {(event.kind, event.client, event.detail) for event in world.ledger} == {("login", "127.0.0.1", "POP3 USER")}
 
 
 def test_the_name_is_case_insensitive_and_the_directory_read_anew(world: World) -> None:

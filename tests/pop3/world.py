@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -98,6 +99,21 @@ class Peer:
         self.host = host
 
 
+class Handle:
+    """As much of an OpenSSL connection as the server looks at."""
+
+    def __init__(self, exporter: bytes | None) -> None:
+        self._exporter = exporter
+
+    def get_protocol_version(self) -> int:
+        return SSL.TLS1_2_VERSION if self._exporter is None else SSL.TLS1_3_VERSION
+
+    def export_keying_material(self, label: bytes, octets: int) -> bytes:
+        assert (label, octets) == (b"EXPORTER-Channel-Binding", 32)
+        assert self._exporter is not None
+        return self._exporter
+
+
 class Client:
     """A client, and the transport that the server sees of it."""
 
@@ -114,6 +130,7 @@ class Client:
         self.closed = False  # the client saw the end
         self.server_reads = True
         self.tls: Any = None
+        self.exporter: bytes | None = None
         self.writes: list[bytes] = []
         self._producer: Any = None
 
@@ -182,6 +199,9 @@ class Client:
     def resumeProducing(self) -> None:
         self.server_reads = True
 
+    def getHandle(self) -> Handle:
+        return Handle(self.exporter)
+
     def startTLS(self, creator: Any) -> None:
         self.tls = creator
 
@@ -219,7 +239,7 @@ class World:
             Passwords(self.outside),
             self.doorkeeper,
             self.doorkeeper,
-            self.record,
+            self,
             tls,
         )
 
@@ -228,7 +248,10 @@ class World:
         clock: Clock = self.outside.reactor
         return clock
 
-    async def record(self, events: Sequence[Event]) -> None:
+    def record(self, event: Event) -> None:
+        self.ledger.append(event)
+
+    async def record_all(self, events: Sequence[Event]) -> None:
         self.ledger += events
 
     def settle(self) -> None:

@@ -296,13 +296,13 @@ def test_thousands_of_local_messages_are_recovered_without_long_pauses(world: Qu
     world.crash()
     world.boot(recover=False)
     world.spool.on_accepted = lambda arrival, names, content: None
-    for n in range(2500):
+    for n in range(1500):
         draft = world.spool.draft()
         draft.append(LETTER)
         world.wait(world.spool.accept(draft, world.arrival(draft.id, to=(f"user{n % 50}@example.org",))))
     world.crash()
     world.boot()
-    world.advance(30)
+    world.advance(50)  # less than between two looks when nothing is known to be due
     assert set(world.states()) == {"delivered"}
 
 
@@ -606,7 +606,7 @@ def test_stopping_does_not_wait_for_a_database_that_fails(world: QueueWorld) -> 
     world.advance(1)
     begun = world.timeline.now
     world.wait(world.queue.stop())
-    assert world.timeline.now - begun < 6
+    assert world.timeline.now - begun < 1
 
 
 def test_stopping_with_nothing_to_do_takes_no_time(world: QueueWorld) -> None:

@@ -5,13 +5,16 @@ The small policy here stands for a session: some local parts are refused, one pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mailsrv.sasl import mechanisms
 from mailsrv.smtp import events
+from mailsrv.smtp.dialog import Answer
 from mailsrv.smtp.events import Event
-from mailsrv.smtp.replies import Reply, reply
+from mailsrv.smtp.replies import reply
 from mailsrv.smtp.server import ServerConnection, Service
+from tests.worlds.scram import EXAMPLE_FIRST
 
 UNKNOWN = reply(550, "5.1.1", "No such mailbox here")
 LATER = reply(451, "4.3.0", "Try again later")
@@ -27,7 +30,7 @@ SUBMISSION = Service(
     "mx.example.org",
     kind="submission",
     starttls=True,
-    mechanisms=("PLAIN", "LOGIN"),
+    mechanisms=mechanisms.NAMES,
     auth_required=True,
     extensions=ALL_EXTENSIONS,
     size_limit=100_000,
@@ -39,10 +42,14 @@ LMTP = Service("mx.example.org", kind="lmtp", extensions=ALL_EXTENSIONS, size_li
 ASKS = events.ASKS
 
 
-def decide(event: Event) -> Reply | Sequence[Reply] | None:
+def decide(event: Event) -> Answer:
     """The policy: None is yes."""
     match event:
         case events.Login(password=password) if password != "secret":
+            return WRONG
+        case events.Keys(username=username):
+            return LATER if username == "later" else EXAMPLE_FIRST
+        case events.Proof(fault=fault) if fault:
             return WRONG
         case events.Mail(envelope=envelope) if envelope.sender and envelope.sender.local == "blocked":
             return BLOCKED

@@ -138,3 +138,16 @@ def test_blocklists_are_not_for_what_is_on_this_machine() -> None:
     assert client.transaction("alice@example.org") == [250, 250, 354, 250]
     assert world.dns.asked == []
     world.end()
+
+
+def test_unknown_recipients_are_no_fault_of_the_server_in_front(world: LmtpWorld) -> None:
+    """It may ask for as many as strangers make up, and gets its answers at once."""
+    client = world.greeted()
+    client.say("MAIL FROM:<>")
+    assert client.codes(*["RCPT TO:<nobody@example.org>"] * 100) == [550] * 100
+    assert client.transaction("alice@example.org") == [503, 250, 354, 250]
+
+
+def test_a_refused_relay_is_recorded(world: LmtpWorld) -> None:
+    world.greeted().transaction("carol@example.net")
+    assert world.ledger("refused")[0] == ("RCPT", "5.7.1", "carol@example.net", "listen.lmtp")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mailsrv.smtp import events
 from mailsrv.smtp.server import ServerConnection, Service
 from tests.smtp.driver import ASKS, LMTP, SMTP, SUBMISSION, Record, decide, talk
+from tests.worlds.scram import EXAMPLE_FIRST, ScramClient
 
 HELLO = [b"EHLO a.example\r\n", b"HELO [192.0.2.1]\r\n", b"LHLO b\r\n", b"EHLO\r\n"]
 ENVELOPES = [
@@ -19,6 +20,9 @@ ENVELOPES = [
     b"RCPT TO:<unknown@example.org>\r\n",
     b"RCPT TO:<later@example.org> NOTIFY=NEVER\r\n",
 ]
+_CLIENT = ScramClient("user", "pencil")
+FIRST = _CLIENT.first()
+FINAL = _CLIENT.answer(EXAMPLE_FIRST)
 OTHERS = [
     b"RSET\r\n",
     b"NOOP\r\n",
@@ -26,6 +30,8 @@ OTHERS = [
     b"nonsense\r\n",
     b"AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n",
     b"AUTH LOGIN\r\n",
+    f"AUTH SCRAM-SHA-256 {FIRST}\r\n".encode(),
+    f"AUTH SCRAM-SHA-256\r\n{FIRST}\r\n{FINAL}\r\n\r\n".encode(),
     b"YWxpY2U=\r\n",
     b"*\r\n",
     b"bare\nline\r\n",

@@ -404,6 +404,8 @@ def test_one_broken_mailbox_defers_only_its_copy(store: Store, trouble: str) -> 
     assert store.states() == ["queued", "delivered"]
     assert len(store.mailbox(BOB)) == 1
     assert store.kinds() == ["accepted", "deferred", "delivered"]
+    (reason,) = store.rows("SELECT reason FROM event WHERE kind = 'deferred'")[0]
+    assert any(word in reason for word in ("Not a directory", "not a folder", "No such file")), reason
     assert store.gaps() == []
     # The next attempt comes by the schedule, and nobody is told: local trouble never bounces.
     ((attempts, next_attempt),) = store.rows("SELECT attempts, next_attempt FROM recipient WHERE state = 'queued'")
@@ -474,6 +476,27 @@ def test_a_mailbox_that_vanishes_while_its_mail_is_on_the_way_does_not_hold_othe
     come_back(store)
     assert store.states() == ["delivered", "delivered"]
     assert (len(store.mailbox(BOB)), len(store.mailbox(ALICE))) == (1, 1)
+
+
+def test_a_mailbox_that_vanishes_before_its_names_are_synced_does_not_hold_others_up(store: Store) -> None:
+    store.accept(to=(ALICE, BOB))
+    store.settle()
+    empty(store)
+
+    def vanish(step: str) -> None:
+        if step == "disk: renamed" and store.mailbox() and store.mailbox(BOB):
+            folder = store.disk.folder(MAIL)
+            store.disk.change((folder, "alice", None))
+
+    store.steps.failures.append(vanish)
+    store.accept(to=(BOB, ALICE))
+    store.settle()
+    store.healthy()
+    assert "alice" not in store.disk.folders(MAIL)
+    assert store.states()[2:] == ["delivered", "queued"]
+    # It was in the mailbox, and whoever removed that has removed it.
+    come_back(store)
+    assert store.states()[2:] == ["delivered", "delivered"]
 
 
 # -- a sync that fails
@@ -565,12 +588,15 @@ def test_content_that_cannot_be_read_yet_waits_and_nothing_gets_stuck(store: Sto
         raise StorageTrouble("disk I/O error")
 
     store.spool.load = failing  # type: ignore[method-assign]
-    come_back(store)
-    assert store.states() == ["queued"]
+    store.advance(RETRY_S[-1])
+    store.accept(to=(BOB,))
+    store.look()
+    store.advance(0.5)
+    assert store.states() == ["queued", "delivered"]
     assert store.local.settled(ALICE) is None
     store.spool.load = load  # type: ignore[method-assign]
     come_back(store)
-    assert store.states() == ["delivered"]
+    assert store.states() == ["delivered", "delivered"]
 
 
 def test_a_deferral_that_cannot_be_recorded_is_tried_again_all_the_same(store: Store) -> None:

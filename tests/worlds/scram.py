@@ -1,10 +1,12 @@
-"""A SCRAM-SHA-256 client for tests, made from RFC 5802 and nothing of the program's."""
+"""A SCRAM-SHA-256 client for tests, made from RFC 5802 and nothing of the program's; and the example of RFC 7677."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+
+from mailsrv.sasl.scram import ServerFirst, derive_keys
 
 
 def final_message(
@@ -39,6 +41,12 @@ class ScramClient:
         told = base64.b64decode(server_first).decode()
         return _base64(final_message(self._password, self._header, self._bare, told, self._exporter))
 
+    def answer(self, first: ServerFirst) -> str:
+        """The final message to a server that says this, in base64."""
+        nonce = self._bare.rpartition("r=")[2] + first.nonce
+        salt = _base64(first.keys.salt)
+        return self.final(_base64(f"r={nonce},s={salt},i={first.keys.iterations}".encode()))
+
     @staticmethod
     def salt(server_first: str) -> str:
         """What a server's first message says but for the nonce."""
@@ -47,3 +55,8 @@ class ScramClient:
 
 def _base64(octets: bytes) -> str:
     return base64.b64encode(octets).decode()
+
+
+# The example of RFC 7677 3: user "user", password "pencil".
+EXAMPLE_NONCE = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+EXAMPLE_FIRST = ServerFirst(derive_keys("pencil", base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096), EXAMPLE_NONCE)
