@@ -6,6 +6,7 @@ import argparse
 import json
 import pstats
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="alternating runs of each server (default 3)")
     parser.add_argument("--messages", type=int, default=5000, help="messages of a run (default 5000)")
     parser.add_argument("--connections", type=int, default=10_000, help="idle connections (default 10000)")
-    parser.add_argument("--only", metavar="SERVER", action="append", help=f"one of {', '.join(SERVERS)}")
+    parser.add_argument("--only", metavar="SERVER", action="append", help=f"one of {', '.join(SERVERS)}, Dovecot")
     parser.add_argument(
         "--mode", choices=list(throughput.MODES), help="one or many messages per connection; default both"
     )
@@ -76,9 +77,9 @@ def main() -> None:
 
 def _run(what: str, arguments: argparse.Namespace, place: Path) -> Any:
     if what == "idle":
-        return idle.run(place, arguments.connections, arguments.json)
+        return idle.run(place, arguments.connections, arguments.only, arguments.json)
     if what == "retrieve":
-        return retrieve.run(place, arguments.rounds, arguments.json)
+        return retrieve.run(place, arguments.rounds, arguments.only, arguments.json)
     modes = [arguments.mode] if arguments.mode else list(throughput.MODES)
     if arguments.profile or arguments.strace:
         return _look_inside(what, modes, arguments, place)
@@ -99,7 +100,7 @@ def _available(wanted: list[str]) -> list[str]:
     found = []
     for name in wanted:
         if why := unavailable(name):
-            print(f"left out: {name}: {why}\n")
+            print(f"left out: {name}: {why}\n", file=sys.stderr)
         else:
             found.append(name)
     if not found:

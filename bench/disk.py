@@ -65,7 +65,7 @@ def workspace(directory: Path, loop: bool | None) -> Iterator[Path]:
     place.mkdir(exist_ok=True)
     if loop:
         if os.path.ismount(place):  # left over from a run that was killed
-            subprocess.run(["umount", str(place)], check=True)
+            _run("umount", str(place))
         with image.open("wb") as file:
             file.truncate(_IMAGE_SIZE)
         _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))

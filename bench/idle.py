@@ -20,13 +20,15 @@ _GREETINGS = 200
 _PER_PROCESS_SERVER = 150  # below the 200 processes that the tuned Postfix may start
 
 
-def run(place: Path, connections: int, quiet: bool) -> dict[str, Any]:
+def run(place: Path, connections: int, only: list[str] | None, quiet: bool) -> dict[str, Any]:
     """Figures by server; prints a table unless ``quiet``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     bench = Bench(place, mailsrv_settings={"limits.connections": connections + 1000})
     results = {}
     for name, wanted in ((MAILSRV, min(connections, hard - 500)), (TUNED, _PER_PROCESS_SERVER)):
+        if only and name not in only:
+            continue
         if why := unavailable(name):
             print(f"left out: {name}: {why}\n", file=sys.stderr)
             continue

@@ -86,11 +86,13 @@ class _MailsrvSource:
         self._server.stop()
 
 
-def run(place: Path, rounds: int, quiet: bool) -> dict[str, Any]:
+def run(place: Path, rounds: int, only: list[str] | None, quiet: bool) -> dict[str, Any]:
     """Figures by server; prints a table unless ``quiet``."""
     sources: dict[str, type[_MailsrvSource] | type[_DovecotSource]] = {MAILSRV: _MailsrvSource, DOVECOT: _DovecotSource}
     for name, why in ((MAILSRV, unavailable(MAILSRV)), (DOVECOT, dovecot.unavailable())):
-        if why:
+        if only and name not in only:
+            del sources[name]
+        elif why:
             print(f"left out: {name}: {why}\n", file=sys.stderr)
             del sources[name]
     speeds: dict[str, dict[int, list[float]]] = {name: {1: [], CLIENTS: []} for name in sources}

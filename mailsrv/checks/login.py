@@ -95,7 +95,7 @@ class Login:
         """SCRAM, when the client has proved that it has the password, or failed to: ``fault``."""
         keys, self._keys = self._keys, None
         name, account = self._look_up(username)
-        if account is not None and not fault and (account.locked or account.scram != keys):
+        if account is not None and not fault and (keys is None or account.locked or account.scram != keys):
             fault = "the password was changed during the login"
         if account is None or fault:
             return self._failed(mechanism, name, account, _scram_fault(account, fault))

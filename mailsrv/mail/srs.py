@@ -1,8 +1,8 @@
 """The Sender Rewriting Scheme: forwarded mail leaves under a sender of ours, so that SPF of the next server agrees.
 
 ``alice@example.net``, forwarded by example.org, becomes ``SRS0=hash=day=example.net=alice@example.org``; what another
-forwarder has rewritten becomes ``SRS1=hash=forwarder==...``, which keeps chains short.  Only who has the secret can make
-such an address, and it is good for some weeks: nobody relays through it.  Pure: secret and time are passed in.
+forwarder has rewritten becomes ``SRS1=hash=forwarder==...``, which keeps chains short.  Only who has the secret can
+make such an address, and it is good for some weeks: nobody relays through it.  Pure: secret and time are passed in.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Whom the server serves: the accounts file, the aliases file, and what an address of ours means.
 
-``accounts`` is Dovecot's passwd-file: ``address:{SCHEME}hash:uid:gid:gecos:home:shell:key=value key=value``; everything
-after the hash may be missing.  An empty hash or ``!`` locks the account: it receives, but nobody can log in.  ``aliases``
-has lines ``address: target, target``; the address may be ``@domain``, for whatever nobody else has.  Blank lines and
-lines that begin with ``#`` mean nothing in both.
+``accounts`` is Dovecot's passwd-file: ``address:{SCHEME}hash:uid:gid:gecos:home:shell:key=value key=value``; all after
+the hash may be missing.  An empty hash or ``!`` locks the account: it receives, but nobody can log in.  Extra fields
+that mean something here are those of ``app_passwords`` and ``scram_keys``.  ``aliases`` has lines ``address: target,
+target``; the address may be ``@domain``, for whatever nobody else has.  Blank lines and lines that begin with ``#``
+mean nothing in both.
 
 A ``Directory`` is made whole or not at all: an address twice, outside of the own domains or unfit for a file name, an
 alias that is also an account, a loop of aliases, an unknown password scheme are each ``AccountsError``, one sentence

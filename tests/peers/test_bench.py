@@ -1,0 +1,43 @@
+"""The benchmark runs: small numbers, mailsrv alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.peers.programs import ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["receive", "relay"])
+def test_throughput(need: Callable[[str], str], tmp_path: Path, what: str) -> None:
+    need("smtp-source")
+    need("smtp-sink")
+    command = [sys.executable, "-m", "bench", what, "--json", "--only", "mailsrv", "--messages", "100", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--no-loop", "--dir", str(tmp_path)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)[what]
+    for mode in ("one", "many"):
+        assert figures[mode]["mailsrv"]["finished"]["median"] > 0
+
+
+@pytest.mark.slow
+def test_idle(need: Callable[[str], str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "idle", "--json", "--only", "mailsrv", "--connections", "50", "--no-loop"]
+    done = subprocess.run(
+        [*command, "--dir", str(tmp_path)], cwd=ROOT, check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["idle"]["mailsrv"]["connections"] == 50
