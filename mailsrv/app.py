@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
@@ -164,8 +164,7 @@ class Server:
         if service != "lmtp":
             factory = ProxiedFactory(factory, self._is_proxy, self._outside.reactor, self._proxy_refused)
         outcome: list[Any] = []
-        # What is no endpoint at all raises, of whatever kind the parser pleases.
-        maybeDeferred(self._outside.listen, description, factory).addBoth(outcome.append)
+        self._outside.listen(description, factory).addBoth(outcome.append)
         result = outcome[0] if outcome else None
         if isinstance(result, IListeningPort) or IListeningPort.providedBy(result):
             self._ports[service, description] = result
@@ -190,8 +189,6 @@ class Server:
             self._spool.open(connection)
             self._tail = Tail(self.database, connection)
             self._passwords.secret = secret.lasting(connection, "scram", self._outside.random)
-            # Before the first look into the queue, so that no change falls between the two.
-            self._version = connection.execute("PRAGMA data_version").fetchone()[0]
         except OSError as error:
             raise StartError(f"{error.filename or self._state}: {error.strerror}.") from None
         except sqlite3.Error as error:
@@ -243,7 +240,7 @@ class Server:
 
     async def _look_at_database(self) -> None:
         version = await self.database.foreign_changes()
-        if version != self._version:
+        if version != self._version:  # the first time, too: something may have changed since the start
             self._version = version
             self._queue.wake()
         await self._tail.look()

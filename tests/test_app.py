@@ -45,6 +45,13 @@ pop3s = []
 LETTER = b"Subject: hello\r\n\r\n.dots\r\nand more\r\n"
 
 
+class Forgetful(random.Random):
+    """What was not synced is gone."""
+
+    def choice(self, seq: Any) -> Any:
+        return seq[0]
+
+
 class Settings:
     """Settings as text."""
 
@@ -205,7 +212,7 @@ def test_the_first_start_is_durable_with_all_its_folders(world: World) -> None:
     world.machine.steps.failures.append(lambda step: world.machine.life.end() if step == "disk: sync all" else None)
     assert world.send(b"x\r\n" * 100_000).startswith(b"250")
     world.advance(5)
-    world.disk.lose_power(random.Random(7))
+    world.disk.lose_power(Forgetful())
     world.machine.steps.failures.clear()
     assert [len(octets) for octets in world.disk.files("/var/new/state/spool").values()] == [300_000]
 
@@ -389,6 +396,17 @@ def test_stopping_with_nothing_to_do_takes_no_time(world: World) -> None:
     assert world.stop() < 1
     with pytest.raises(Gone):
         world.connect()
+
+
+def test_what_was_to_be_written_is_written_when_the_server_has_stopped(world: World) -> None:
+    world.start()
+    conversation = world.connect()
+    world.say(conversation, b"EHLO client.example.net")
+    world.say(conversation, b"MAIL FROM:<bob@example.net>")
+    assert world.say(conversation, b"RCPT TO:<nobody@example.org>").startswith(b"550")
+    world.stop()
+    assert world.rows("SELECT count(*) FROM event WHERE kind = 'refused'") == [(1,)]
+    assert not os.path.exists(world.machine.databases._file(DATABASE) + "-wal")
 
 
 def test_idle_clients_are_told_goodbye(world: World) -> None:

@@ -158,7 +158,7 @@ def _summary(taken: _Taken) -> str:
     locked = sum(stored == LOCKED for _, stored in taken.new.values())
     parts = [f"Took {counted(len(taken.new), 'account')}" + (f", {locked:,} of them locked" if locked else "")]
     if taken.present:
-        parts.append(f"{taken.present:,} {'was' if taken.present == 1 else 'were'} there already and stay as they are")
+        parts.append(f"{counted(taken.present, 'account')} existed already, untouched")
     if taken.left_out:
         parts.append(f"{counted(taken.left_out, 'user')} without a password and a domain left out")
     if taken.problems:

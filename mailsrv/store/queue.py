@@ -21,7 +21,7 @@ HEADER = 64 * 1024  # octets of a header block that are shown
 
 # SQLite uses the index of open recipients only where its condition stands in the query; IN would not be seen as that.
 _LIST = (
-    "SELECT message.id, accepted, sender, message_id, size,"
+    "SELECT message.id, accepted, message.sender, message_id, size,"
     " n, address, original, mailbox, name, state, attempts, next_attempt, status, answer"
     " FROM message JOIN recipient ON recipient.message = message.id"
     " WHERE message.id IN (SELECT message FROM recipient WHERE (state = 'queued' OR state = 'held') {also})"

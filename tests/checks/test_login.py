@@ -50,7 +50,7 @@ class World:
         self.told: list[tuple[str, str]] = []
         self.ledger: list[Event] = []
         self.used: list[tuple[str, str, str, str]] = []
-        self.passwords, _ = passwords(worker or ImmediateWorker())
+        self.passwords, _ = passwords(ImmediateWorker() if worker is None else worker)
         self.passwords.on_used = lambda account, match, client, service: self.used.append(
             (account.key, match.name, client, service)
         )

@@ -40,19 +40,9 @@ def fill(world: QueueWorld, messages: int, destination: str = "example.net") -> 
     """Rows of many messages at once, as if they had waited since before the start."""
     first = world.submit(f"user@{destination}")
     world.connection.execute("BEGIN IMMEDIATE")
-    for table, columns in (
-        (
-            "message",
-            "accepted, sender, message_id, size, lines, body, smtputf8, ret, envid, account, client, helo, protocol",
-        ),
-        ("content", "prefix, data"),
-        (
-            "recipient",
-            "n, address, original, mailbox, name, destination, notify, orcpt, state, attempts, since, next_attempt,"
-            " warned, status, answer",
-        ),
-    ):
-        key = "id" if table == "message" else "message"
+    for table, key in (("message", "id"), ("content", "message"), ("recipient", "message")):
+        names = [name for _, name, *_ in world.connection.execute(f"PRAGMA table_info({table})")]
+        columns = ", ".join(name for name in names if name != key)
         world.connection.execute(
             "WITH RECURSIVE many (more) AS (SELECT 1 UNION ALL SELECT more + 1 FROM many WHERE more < ?)"
             f" INSERT INTO {table} ({key}, {columns})"

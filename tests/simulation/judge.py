@@ -123,7 +123,8 @@ def _present(world: World) -> Iterator[str]:
         else:
             rows = set(
                 connection.execute(
-                    "SELECT message.message_id, CASE mailbox WHEN '' THEN recipient.address ELSE mailbox END, recipient.state"
+                    "SELECT message.message_id, CASE mailbox WHEN '' THEN recipient.address ELSE mailbox END,"
+                    " recipient.state"
                     " FROM recipient JOIN message ON message.id = recipient.message"
                 )
             )
@@ -177,7 +178,8 @@ def _damaged_spool(world: World, connection: sqlite3.Connection) -> Iterator[str
     by_id = {message.id: message for message in world.sent}
     files = world.machine.disk.files("/var/lib/mailsrv/spool")
     for number, identifier, size, data in connection.execute(
-        "SELECT message.id, message.message_id, message.size, content.data FROM content JOIN message ON message.id = content.message"
+        "SELECT message.id, message.message_id, message.size, content.data"
+        " FROM content JOIN message ON message.id = content.message"
     ):
         content = files.get(queue_id.text(number), b"") if data is None else data
         if len(content) != size:
@@ -198,7 +200,8 @@ def _at_sinks(world: World) -> Counter[tuple[str, str]]:
 def _unfinished(world: World) -> Iterator[str]:
     with _Look(world) as connection:
         for identifier, address, answer in connection.execute(
-            "SELECT message.message_id, recipient.address, recipient.answer FROM recipient JOIN message ON message.id = recipient.message"
+            "SELECT message.message_id, recipient.address, recipient.answer"
+            " FROM recipient JOIN message ON message.id = recipient.message"
             " WHERE recipient.state IN ('queued', 'held')"
         ):
             yield f"{identifier} for {address} still waits, though nothing is wrong any more: {answer}"

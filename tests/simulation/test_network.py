@@ -263,6 +263,9 @@ def test_a_port_is_taken_until_its_owner_lets_go_or_dies() -> None:
     with pytest.raises(error.CannotListenError):
         pair.at_server.listenTCP(26, Factory())
     port.stopListening()
+    with pytest.raises(error.CannotListenError):  # as with a real reactor, it is closed in the next turn
+        pair.at_server.listenTCP(26, Factory())
+    pair.run()
     pair.at_server.listenTCP(26, Factory())
     pair.server_life.end()
     next_life = pair.reactor("server", ("192.0.2.1",), Life("server again"))

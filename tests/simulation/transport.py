@@ -175,11 +175,18 @@ class SimulatedPort:
         protocol.makeConnection(SimulatedServer(endpoint, protocol, self.reactor))
 
     def stopListening(self) -> defer.Deferred[None]:
-        if self._listening:
-            self._listening = False
-            self.reactor.network.unlisten(self)
-            self.factory.doStop()
-        return defer.succeed(None)
+        if not self._listening:
+            return defer.succeed(None)
+        self._listening = False
+        # As Twisted's own: the socket is closed in the next turn, and until then its address is taken.
+        closed: defer.Deferred[None] = defer.Deferred()
+        self.reactor.callLater(0, self._close, closed)
+        return closed
+
+    def _close(self, closed: defer.Deferred[None]) -> None:
+        self.reactor.network.unlisten(self)
+        self.factory.doStop()
+        closed.callback(None)
 
     def getHost(self) -> IPv4Address | IPv6Address:
         wildcard = "::" if ":" in self.interface else "0.0.0.0"
