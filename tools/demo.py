@@ -67,6 +67,8 @@ def main() -> int:
 def _demonstrate(stopping: threading.Event) -> None:
     ports = _set_up()
     passwords = _accounts()
+    if stopping.is_set():
+        return
     catcher = Catcher(_Keeper(CAUGHT), ports[OUTSIDE])
     catcher.start()
     with _server() as server:
@@ -110,7 +112,8 @@ def _foreground() -> Iterator[None]:
 def _tool(*arguments: str, stdin: str = "") -> None:
     """Run the operator's tool; DemoError with what it said when it fails."""
     command = [sys.executable, "-m", "mailsrv.cli.main", *arguments, "--config", str(CONFIG)]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT)
+    # In a process group of its own: Ctrl-C lets it finish, and is heeded afterwards.
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT, process_group=0)
     if done.returncode:
         raise DemoError(f"mailsrv {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
 

@@ -89,10 +89,28 @@ def test_list(tool: Any, folder: Path) -> None:
     with (folder / "accounts").open("a") as file:
         file.write("bob@example.net:!\n")
     assert json.loads(tool("account", "--config", str(folder / "mailsrv.toml"), "list", "--json").out) == [
-        {"address": "alice@example.org", "mailbox": f"{folder}/state/mail/example.org/alice", "state": "active"},
-        {"address": "bob@example.net", "mailbox": f"{folder}/state/mail/example.net/bob", "state": "locked"},
+        {
+            "address": "alice@example.org",
+            "mailbox": f"{folder}/state/mail/example.org/alice",
+            "state": "active",
+            "scram": True,
+            "last_login": None,
+            "app_passwords": [],
+        },
+        {
+            "address": "bob@example.net",
+            "mailbox": f"{folder}/state/mail/example.net/bob",
+            "state": "locked",
+            "scram": False,
+            "last_login": None,
+            "app_passwords": [],
+        },
     ]
-    assert [line.split()[-1] for line in tool("account", "list").out.splitlines()] == ["state", "active", "locked"]
+    assert [line.split()[2:] for line in tool("account", "list").out.splitlines()] == [
+        ["state", "last", "login"],
+        ["active", "never"],
+        ["locked", "never"],
+    ]
     assert len(json.loads(tool("account", "list", "bob@example.net", "--json").out)) == 1
     assert tool("account", "list", "carol@example.net").status == 1
 

@@ -65,7 +65,7 @@ def test_standard_ports_as_root_then_another_user(
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError as error:
-            pytest.skip(f"port {port} is taken on this machine: {error}")
+            missing(f"port {port} is taken on this machine: {error}")
     user = pwd.getpwnam("nobody")
     server = Mailsrv(
         template, open_folder / "mailsrv", twistd=(f"--uid={user.pw_uid}", f"--gid={user.pw_gid}"), port=ports
