@@ -113,8 +113,14 @@ class Dns(msgspec.Struct, frozen=True):
 
 
 class Checks(msgspec.Struct, frozen=True):
+    """``observe``: names of checks that refuse nothing.  ``first_contact`` in seconds, 0.0 is never."""
+
     dns: Annotated[bool, _Key(bool, "true or false", values.same, True)]
     blocklists: Annotated[tuple[str, ...], _strings(values.domain)]
+    observe: Annotated[tuple[str, ...], _strings(values.check)]
+    first_contact: Annotated[
+        float, _Key(str | int | float, 'a duration such as "5m", or "" for never', values.duration_or_off, "")
+    ]
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ The message of the ValueError says what is wrong with the text, and is shown beh
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ _LONGEST_S = 3650 * 86400
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
 _LARGEST = 1024**4
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CHECKS = ("hop_limit", "blocklists", "reverse_name", "sanity", "first_contact")  # those of mailsrv.checks.members
 _DEFAULT_PORTS = {"smtp": 25, "smtps": 465}
 
 
@@ -95,6 +97,11 @@ def duration(value: str | float) -> float:
     if not 0 < seconds <= _LONGEST_S:
         raise ValueError(f"{value} is not between 0 and 3650 days")
     return float(seconds)
+
+
+def duration_or_off(value: str | float) -> float:
+    """The same, and ``""`` or 0 for never: 0.0."""
+    return 0.0 if value in ("", 0) else duration(value)
 
 
 def size(value: str | int) -> int:
@@ -182,6 +189,14 @@ def cleartext(text: str) -> str:
 
 def same(value: bool) -> bool:
     return value
+
+
+def check(text: str) -> str:
+    """The name of a check of incoming mail."""
+    if text in CHECKS:
+        return text
+    near = difflib.get_close_matches(text, CHECKS, 1, 0)
+    raise ValueError(f'"{text}" is no check (did you mean "{near[0]}"?)')
 
 
 def route_domain(text: str) -> str:

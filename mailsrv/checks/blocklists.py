@@ -3,6 +3,10 @@
 Only an answer from 127.0.0.2 to 127.0.255.255 is a listing.  127.255.255.x means that the list refuses to answer *us*
 (too many queries, a public resolver); that, every other code and every failed lookup is an error of the list, is
 reported once an hour, and never keeps mail out.
+
+A list shows by its test points that it works (RFC 5782 5): it lists 127.0.0.2 and does not list 127.0.0.1.  One that
+lists everybody, or has been given up, fails and is ignored until it is looked at again, an hour later.  The test points
+are asked along with the first client of the hour, who does not wait for them.
 """
 
 from __future__ import annotations
@@ -13,15 +17,23 @@ from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from mailsrv.checks.clients import address_of
+from mailsrv.checks.interfaces import Facts, ICheck, Opinion, Stage, Verdict, reject
 from mailsrv.outside.interfaces import IResolver, LookupFailed, NameNotFound
+from mailsrv.store import ledger
+from mailsrv.store.ledger import Event
 
 log = Logger()
 
 REPORT_EVERY_S = 3600.0
+TEST_EVERY_S = 3600.0
 _LISTED = ipaddress.ip_network("127.0.0.0/16")
 _NEVER = (ipaddress.ip_address("127.0.0.0"), ipaddress.ip_address("127.0.0.1"))
+# RFC 5782 5, IPv4 and IPv6 (the same addresses, mapped): the first of each has to be listed, the second must not.
+_LISTED_POINTS = ("2.0.0.127", f"2.0.0.0.0.0.f.7.f.f.f.f.{'0.' * 19}0")
+_UNLISTED_POINTS = ("1.0.0.127", f"1.0.0.0.0.0.f.7.f.f.f.f.{'0.' * 19}0")
 _OURSELVES = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 
 
@@ -33,14 +45,45 @@ class Listing:
     code: str
 
 
+@implementer(ICheck)
 class Blocklists:
-    """Asks the lists that ``names`` gives at the time."""
+    """Asks the lists that ``names`` gives at the time; ``record`` takes events for the ledger."""
 
-    def __init__(self, resolver: IResolver, names: Callable[[], Sequence[str]], seconds: Callable[[], float]):
+    name = "blocklists"
+    stages = frozenset({Stage.CONNECT, Stage.RCPT})
+    everybody = False
+
+    def __init__(
+        self,
+        resolver: IResolver,
+        names: Callable[[], Sequence[str]],
+        seconds: Callable[[], float],
+        record: Callable[[Event], None] = lambda event: None,
+    ):
         self._resolver = resolver
         self._names = names
         self._seconds = seconds
+        self._record = record
         self._reported: dict[str, float] = {}
+        self._tested: dict[str, float] = {}
+        self._broken: dict[str, str] = {}  # why, by name
+
+    def ask(self, stage: Stage, facts: Facts) -> Opinion:
+        if stage is Stage.CONNECT:
+            if self._names():
+                facts.kept[self.name] = Deferred.fromCoroutine(self.listing(facts.client))
+            return None
+        found = facts.kept.get(self.name)
+        if isinstance(found, Deferred):
+            return self._awaited(found, facts)
+        return _listed(found) if found is not None else None
+
+    async def _awaited(self, lookup: Deferred[Listing | None], facts: Facts) -> Verdict | None:
+        listing = facts.kept[self.name] = await lookup
+        return _listed(listing) if listing is not None else None
+
+    def end(self, facts: Facts) -> None:
+        pass
 
     async def listing(self, client: str) -> Listing | None:
         """The first list, in the operator's order, that lists the client; all are asked at once."""
@@ -48,11 +91,50 @@ class Blocklists:
         reverse = _reversed(client)
         if not names or reverse is None:
             return None
+        for name in names:
+            self._test_when_due(name)
         asked = [Deferred.fromCoroutine(self._ask(name, reverse)) for name in names]
         for found in await gatherResults(asked):
-            if found is not None:
+            if found is not None and found.blocklist not in self._broken:
                 return found
         return None
+
+    def _test_when_due(self, name: str) -> None:
+        now = self._seconds()
+        if now - self._tested.get(name, now - TEST_EVERY_S) >= TEST_EVERY_S:
+            self._tested[name] = now
+            Deferred.fromCoroutine(self._test(name)).addErrback(
+                lambda failure: self._report(name, f"its test points could not be asked: {failure.value}")
+            )
+
+    async def _test(self, name: str) -> None:
+        """Whether the list is to be believed for the next hour; a lookup that fails leaves things as they are."""
+        try:
+            problem = ""
+            for listed, unlisted in zip(_LISTED_POINTS, _UNLISTED_POINTS, strict=True):
+                if await self._has(f"{unlisted}.{name}"):
+                    problem = "it lists 127.0.0.1, which no list does that works (RFC 5782 5)"
+                    break
+                if await self._has(f"{listed}.{name}"):
+                    problem = ""
+                    break
+                # A list of IPv6 addresses only has the other pair.
+                problem = "it does not list 127.0.0.2, as every list does that works (RFC 5782 5)"
+        except LookupFailed as error:
+            self._report(name, f"its test point cannot be looked up: {error}")
+            return
+        if problem:
+            self._broken[name] = problem
+            self._report(name, problem)
+        else:
+            self._broken.pop(name, None)
+
+    async def _has(self, name: str) -> bool:
+        try:
+            answer = await self._resolver.query(name, "A")
+        except NameNotFound:
+            return False
+        return any(ipaddress.ip_address(record) in _LISTED for record in answer.records)
 
     async def _ask(self, name: str, reverse: str) -> Listing | None:
         try:
@@ -70,10 +152,27 @@ class Blocklists:
         return None
 
     def _report(self, name: str, problem: str) -> None:
+        """To the log and the ledger, once an hour."""
         now = self._seconds()
         if now - self._reported.get(name, now - REPORT_EVERY_S) >= REPORT_EVERY_S:
             self._reported[name] = now
             log.warn("Blocklist {name} is ignored for now: {problem}", name=name, problem=problem)
+            self._record(
+                Event(
+                    ledger.OBSERVED,
+                    address=name,
+                    reason=f"the blocklist is ignored for now: {problem}",
+                    rule="checks.blocklists",
+                )
+            )
+
+
+def _listed(listing: Listing) -> Verdict:
+    return reject(
+        *(554, "5.7.1", "Your address is on a blocklist that we use"),
+        reason=f"the client is listed by {listing.blocklist} with code {listing.code}",
+        rule=f"checks.blocklists: {listing.blocklist}",
+    )
 
 
 def _reversed(client: str) -> str | None:

@@ -35,7 +35,7 @@ class Checks:
         self._of_strangers = {stage: tuple(c for c in members if stage in c.stages) for stage in Stage}
         self._of_everybody = {stage: tuple(c for c in members if stage in c.stages and c.everybody) for stage in Stage}
 
-    def ask(self, stage: Stage, facts: Facts) -> Verdict | None | Coroutine[Deferred[Any], Any, Verdict | None]:
+    def ask(self, stage: Stage, facts: Facts) -> Verdict | Coroutine[Deferred[Any], Any, Verdict | None] | None:
         """The verdict that refuses, None when there is none; a coroutine only where something is awaited."""
         members = (self._of_strangers if facts.stranger else self._of_everybody)[stage]
         for n, check in enumerate(members):

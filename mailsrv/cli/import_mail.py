@@ -8,6 +8,7 @@ unique-id that cannot be kept, is reported, does not stop the rest, and makes th
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -80,12 +81,15 @@ def _run(arguments: argparse.Namespace) -> int:
     filesystem = Filesystem()
     report = _Report()
     sources: list[Source] = []
-    for path in arguments.sources:
-        try:
-            sources.append(source_at(filesystem, path, directory, form))
-        except NoSource as error:
-            report.trouble(Trouble(path, str(error)))
     path = f"{config.state}/mail/{mailbox_path(account.key)}"
+    for source in arguments.sources:
+        if os.path.realpath(source) == os.path.realpath(path):
+            report.trouble(Trouble(source, "is the mailbox itself"))
+            continue
+        try:
+            sources.append(source_at(filesystem, source, directory, form))
+        except NoSource as error:
+            report.trouble(Trouble(source, str(error)))
     stop = Stop()
     try:
         with (
@@ -93,8 +97,8 @@ def _run(arguments: argparse.Namespace) -> int:
             Progress(sum(source.octets for source in sources)) as progress,
             Placing(filesystem, path, config.hostname, arguments.again) as placing,
         ):
-            for source in sources:
-                _take(source, placing, report, progress, stop)
+            for each in sources:
+                _take(each, placing, report, progress, stop)
     except InUse:
         raise Failure(f"another import into the mailbox of {account.address.text} is at work.") from None
     except OSError as error:

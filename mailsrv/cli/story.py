@@ -27,6 +27,7 @@ _DID = {
     ledger.RETRIED: "retried",
     ledger.REMOVED: "removed",
     ledger.REFUSED: "refused",
+    ledger.OBSERVED: "observed",
     ledger.CONNECTION: "turned away at connecting",
     ledger.LOGIN: "login failed",
     ledger.DELETED: "fetched and deleted by POP3",
@@ -59,6 +60,11 @@ def loose_line(record: Record) -> str:
             "Nothing was accepted; the client may try again."
             if event.status.startswith("4.")
             else "Nothing was accepted; the sender's server has told its user."
+        ),
+        ledger.OBSERVED: (
+            "The mail went on; this check refuses when its name is out of checks.observe."
+            if event.detail
+            else "No mail was refused for it."
         ),
         ledger.LOGIN: "`mailsrv account passwd ADDRESS` sets a new password.",
     }.get(event.kind, "")
@@ -161,7 +167,7 @@ def _accepted(message: MessageHistory, event: Event) -> str:
 def _decision(event: Event, addresses: dict[int, str]) -> str:
     address = event.address or addresses.get(-1 if event.n is None else event.n, "")
     parts = [f"{clean(address)}: " if address else "", _DID.get(event.kind, clean(event.kind))]
-    if event.kind == ledger.REFUSED:
+    if event.kind in (ledger.REFUSED, ledger.OBSERVED):
         if event.detail:
             parts.append(f" at {clean(event.detail)}")
         if event.sender:

@@ -92,6 +92,13 @@ state = {state}
 # DNS lists of clients to refuse, such as ["zen.spamhaus.org"].  Read a list's terms of use first.
 #blocklists = []
 
+# Checks that only watch: what they would have refused is told by `mailsrv why`, and the mail goes on.  Their names:
+# hop_limit, blocklists, reverse_name, sanity, first_contact.
+#observe = []
+
+# How long a sender that nobody here knows has to wait, once, when something else about it is doubtful; "" is never.
+#first_contact = ""
+
 [limits]
 
 # The largest message.  It is announced to clients as SIZE.

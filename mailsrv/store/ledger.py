@@ -20,6 +20,8 @@ released     the operator let them go on                of the whole message: n 
 retried      the operator asked for one now             of the whole message: n is None
 removed      the operator took the recipient out
 refused      a command was refused before acceptance    sender, client; detail: the command (MAIL, RCPT, DATA ...)
+observed     a check would have refused, but only        sender, client; detail: the command; of a blocklist that
+             observes; or a blocklist is out of order    is ignored: address: its name
 connection   a client was turned away at connecting     client
 login        a login failed                             client; address: the name that was tried; detail: mechanism
 deleted      a message was deleted through POP3         client; address: the account; detail: file name in the Maildir
@@ -49,6 +51,7 @@ RELEASED = "released"
 RETRIED = "retried"
 REMOVED = schema.REMOVED
 REFUSED = "refused"
+OBSERVED = "observed"
 CONNECTION = "connection"
 LOGIN = "login"
 DELETED = "deleted"
@@ -56,7 +59,7 @@ CONFIG = "config"
 
 KINDS = (
     *(ACCEPTED, DELIVERED, DEFERRED, BOUNCED, DROPPED, WARNED, HELD, RELEASED, RETRIED, REMOVED),
-    *(REFUSED, CONNECTION, LOGIN, DELETED, CONFIG),
+    *(REFUSED, OBSERVED, CONNECTION, LOGIN, DELETED, CONFIG),
 )
 
 GAPS = 1000  # of one kind that are named; beyond it they are only counted as "more"

@@ -39,8 +39,15 @@ _MD5 = rb"\$1\$[^$:\s]{0,8}\$[./0-9A-Za-z]{22}"
 _SHA256 = rb"\$5\$(?:rounds=[0-9]{1,7}\$)?[^$:\s]{0,16}\$[./0-9A-Za-z]{43}"
 _SHA512 = rb"\$6\$(?:rounds=[0-9]{1,7}\$)?[^$:\s]{0,16}\$[./0-9A-Za-z]{86}"
 _BLOWFISH = rb"\$2[abxy]\$(?:0[4-9]|1[0-5])\$[./0-9A-Za-z]{53}"
-# yescrypt, gost-yescrypt, scrypt, and the older ones of the BSDs and Solaris.
-_OTHERS = rb"\$(?:y|gy|7|3|sha1|md5)[$,][!-9;-~]{20,200}|_[./0-9A-Za-z]{19}"
+# yescrypt, gost-yescrypt and scrypt up to the highest cost that crypt_gensalt makes, some seconds and a GiB; and the
+# older ones of the BSDs and Solaris.
+_OTHERS = (
+    rb"\$g?y\$j[./0-9A-F][./0-9A-Za-z]{1,6}\$[./0-9A-Za-z]{0,86}\$[./0-9A-Za-z]{43}"
+    rb"|\$7\$[./0-9A-G][./0-9A-Za-z]\.{4}/\.{4}[./0-9A-Za-z]{0,86}\$[./0-9A-Za-z]{43}"
+    rb"|\$sha1\$[0-9]{1,7}\$[./0-9A-Za-z]{1,64}\$[./0-9A-Za-z]{28}"
+    rb"|\$md5(?:,rounds=[0-9]{1,7})?\$[./0-9A-Za-z]{0,16}\${1,2}[./0-9A-Za-z]{22}"
+    rb"|\$3\$\$[0-9a-f]{32}|_[./0-9A-Za-z]{19}"
+)
 _ANY = b"|".join((_DES, _MD5, _SHA256, _SHA512, _BLOWFISH, _OTHERS))
 
 

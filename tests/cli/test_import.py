@@ -351,6 +351,14 @@ def test_wrong_use(tool: Any, box: Path, arguments: Sequence[str], words: str) -
     assert not box.exists()
 
 
+def test_a_mailbox_is_not_imported_into_itself(tool: Any, box: Path) -> None:
+    put(box, "cur/1.a:2,S")
+    ran = tool("import", ADDRESS, f"{box}/")
+    assert ran.status == 1
+    assert "is the mailbox itself" in ran.err
+    assert len(files(box)) == 1
+
+
 def test_keywords_come_with_what_they_mean(tool: Any, box: Path, source: Path) -> None:
     put(source, "cur/1.a:2,Sab")
     (source / "dovecot-keywords").write_text("0 $Label1\n1 NonJunk\n")

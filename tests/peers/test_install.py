@@ -72,8 +72,8 @@ def test_standard_ports_as_root_then_another_user(
     )
     for path in [server.directory, *server.directory.iterdir()]:
         os.chown(path, user.pw_uid, user.pw_gid)
-    server.start()
     try:
+        server.start()
         status = Path(f"/proc/{server.running.pid}/status").read_text()
         (uids,) = [line.split()[1:] for line in status.splitlines() if line.startswith("Uid:")]
         assert set(uids) == {str(user.pw_uid)}

@@ -82,6 +82,8 @@ class Conversation(Protocol):
         await waiting
 
     def start_tls(self, context: Any) -> None:
+        if self.gone:
+            raise Gone("the connection was lost before TLS")
         self.transport.startTLS(context)  # type: ignore[union-attr]
 
     def _lose_patience(self) -> None:

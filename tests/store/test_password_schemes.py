@@ -56,6 +56,8 @@ def test_a_hash_that_was_cut_or_changed_is_no_match(stored: str) -> None:
         "{CRYPT}*0",
         "{CRYPT}",
         "{CRYPT}x",
+        "{CRYPT}$y$jZT$/6k.2IU/5UE08g.1Bsk1E2V2HEF3KQ/4Ncl4QoV5T.0$Y1ydOIttZyW76RevmQirJTrZnW2bK.dwsfGWNDJ1068",
+        "{CRYPT}$sha1$26163100$5ME/8Y.0Bkk0EwU1H6F2KI/3NUl3QgV4TsF5$siSrSWOA/f54DQ37JMJIlH/RR9B.",
         "{CRYPT}$9$abc$defdefdefdefdefdefdefdef",
         "{SHA512-CRYPT}$5$EXqjMejCAWJWToEW$bt0jwxXKOJTCjv8GM7fbzrp4jOYyXU0ON.haR6HZZYD",
         "{SHA512-CRYPT}$6$rounds=999999999$qhYmS5iH71yRd4MA$lLwF6LwVR49Bm6ok8BrPx1PIHTvRG3qxuwmAnmQP"

@@ -1,0 +1,28 @@
+"""What all sessions share: the settings, the world, the store, the checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailsrv.checks.caps import Caps
+from mailsrv.checks.ordered import Checks
+from mailsrv.checks.penalties import Penalties
+from mailsrv.outside.interfaces import Outside
+from mailsrv.store.passwords import Passwords
+from mailsrv.store.recorder import Recorder
+from mailsrv.store.settings import Settings
+from mailsrv.store.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """One for the whole server."""
+
+    settings: Settings
+    outside: Outside
+    spool: Spool
+    passwords: Passwords
+    penalties: Penalties
+    recorder: Recorder
+    checks: Checks
+    caps: Caps
