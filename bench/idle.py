@@ -52,8 +52,8 @@ def run(place: Path, connections: int, only: list[str] | None, quiet: bool) -> d
 
 def _measure(peer: Peer, wanted: int) -> dict[str, Any]:
     idle: list[socket.socket] = []
-    peer.start()
     try:
+        peer.start()
         for _ in range(5):  # what the first clients load once is not the price of an idle one
             _greeted(peer.port, 0).close()
         before = memory_kib(peer.processes())

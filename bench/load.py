@@ -64,8 +64,8 @@ def measure(peer: Peer, load: Load, finished: Callable[[], int], durable: Path) 
     ``finished`` counts the messages that have arrived; the clock stops when all have, and the file system of
     ``durable`` has been flushed, so that nobody gains by leaving writes to later.
     """
-    peer.start()
     try:
+        peer.start()
         before = finished()
         send(peer.port, load, WARM_UP)
         wait_until(lambda: finished() - before >= WARM_UP, _PATIENCE_S, "the messages of the warm-up")

@@ -99,8 +99,8 @@ def run(place: Path, rounds: int, only: list[str] | None, quiet: bool) -> dict[s
     made = {name: source(place) for name, source in sources.items()}
     for _ in range(rounds):
         for name, source in made.items():
-            source.start()
             try:
+                source.start()
                 _speed(source, CLIENTS)
                 for clients in (1, CLIENTS):
                     speeds[name][clients].append(_speed(source, clients))

@@ -20,9 +20,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from mailsrv.checks.admission import Admission
-from mailsrv.checks.blocklists import Blocklists
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.clients import is_within
+from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
 from mailsrv.outside.interfaces import Answer, IFilesystem, IResolver, Outside
@@ -31,8 +31,8 @@ from mailsrv.pop3.protocol import Pop3Factory
 from mailsrv.relay.bounce import Reports
 from mailsrv.relay.delivery import Relay
 from mailsrv.relay.queue import QueueRunner
+from mailsrv.smtp.house import House
 from mailsrv.smtp.protocol import SmtpFactory
-from mailsrv.smtp.session import House
 from mailsrv.store import ledger, maildir, schema, secret
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
@@ -122,9 +122,9 @@ class Server:
 
         admission = Admission(lambda: settings.config.limits)
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
-        blocklists = Blocklists(resolver, lambda: settings.config.checks.blocklists, reactor.seconds)
+        checks = all_checks(settings, outside, resolver, self.database, self._recorder)
         caps = Caps(lambda: settings.config.limits, self.database, outside.wall)
-        house = House(settings, outside, self._spool, self._passwords, penalties, self._recorder, blocklists, caps)
+        house = House(settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps)
         certificate = settings.certificate
 
         def smtp(kind: str, implicit_tls: bool = False) -> SmtpFactory:

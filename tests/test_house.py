@@ -17,7 +17,6 @@ LINES = 500
 
 # Longer than a reader's head, and why all the same.
 LONG = {
-    "mailsrv/smtp/session.py": "every decision of policy that SMTP asks for, in the order of a session",
     "mailsrv/pop3/server.py": "one state machine with its commands, read as one table",
 }
 # Names that say nothing about what is inside.

@@ -36,6 +36,10 @@ PURE_ROOMS = ("mail", "wire", "sasl", "smtp", "pop3")
 SHELLS = {
     "mailsrv.smtp.protocol",
     "mailsrv.smtp.session",
+    "mailsrv.smtp.acceptance",
+    "mailsrv.smtp.house",
+    "mailsrv.smtp.login",
+    "mailsrv.smtp.refusals",
     "mailsrv.pop3.protocol",
     "mailsrv.pop3.session",
 }

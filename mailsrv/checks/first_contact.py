@@ -1,8 +1,8 @@
 """A delay for senders whom nobody here knows, and only where another check is in doubt.
 
 This is not greylisting: most strangers are taken at once.  A sender is known when one of our users has written to it,
-or when a message from it was accepted before, as far back as the ledger goes.  Who is put off is put off once: after the
-time that ``checks.first_contact`` says the message is taken, from wherever it comes, and a restart does not forget.
+or when a message from it was accepted before, as far back as the ledger goes.  Who is put off is put off once: after
+the time that ``checks.first_contact`` says the message is taken, from wherever it comes, and a restart does not forget.
 Reports (the null reverse-path) cannot be known and are never put off.
 """
 

@@ -127,6 +127,8 @@ class QueueRunner:
         self._idle: list[Deferred[None]] = []
         self._pauses: set[Deferred[None]] = set()
         self._clock_offset = outside.wall() - outside.reactor.seconds()
+        self._clock_seen = outside.reactor.seconds()  # when it was last known to be right
+        self._new_time = (0.0, 0.0)
         self._jumped = 0.0  # by how much the wall clock has jumped since the start, in all
         self._schedule = settings.config.queue
         self._resumed = False
@@ -225,18 +227,24 @@ class QueueRunner:
         self.wake_at(next_due if last else now + LOCAL_AGAIN_S)
 
     async def _mind_the_clock(self) -> None:
-        offset = self._outside.wall() - self._reactor.seconds()
+        now, looked = self._outside.wall(), self._reactor.seconds()
+        offset = now - looked
         jump = offset - self._clock_offset
+        unseen, self._clock_seen = looked - self._clock_seen, looked
         if abs(jump) > JUMP_S:
             log.warn("The clock has jumped by {jump:.0f} s; the queue goes on as if it had not.", jump=jump)
             # At once, for an attempt that ends meanwhile asks the same.
             self._clock_offset += jump
             self._jumped += jump
+            # What was accepted in this time was accepted by the new clock: only before it was the clock another.
+            self._new_time = (now - unseen - 1.0, now + 1.0)
             try:
-                await self._database.write(message.postpone, jump)
+                longest = max(self._settings.config.queue.retry)
+                await self._database.write(message.postpone, jump, self._new_time, now + longest)
             except StorageTrouble:
                 self._clock_offset -= jump
                 self._jumped -= jump
+                self._clock_seen = looked - unseen
                 raise
 
     async def _mind_the_schedule(self) -> None:
@@ -374,7 +382,8 @@ class QueueRunner:
         if not await self._surely(self._mind_the_clock):
             return
         jump = self._jumped - jumped
-        if jump:  # the recipients were read before it
+        begin, end = self._new_time
+        if jump and not begin <= queued.accepted <= end:  # the recipients were read before it
             moved = tuple(replace(recipient, since=recipient.since + jump) for recipient in queued.recipients)
             queued = replace(queued, recipients=moved)
         verdict = await self._reports.judge(queued, outcomes, content)

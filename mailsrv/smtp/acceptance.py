@@ -86,7 +86,13 @@ class Acceptance:
         seen = header.scan(head)
         length = seen.size if seen.size >= 0 else len(head)
         whole = seen.size >= 0 or not draft.filed
-        facts.header, facts.whole, facts.scan, facts.size, facts.number = head[:length], whole, seen, event.size, draft.id
+        facts.header, facts.whole, facts.scan, facts.size, facts.number = (
+            head[:length],
+            whole,
+            seen,
+            event.size,
+            draft.id,
+        )
         facts.read = draft.content
         added = b""
         size, lines = event.size, event.lines

@@ -51,7 +51,7 @@ class Logins:
         return None
 
     def hold(self) -> bool:
-        """Whether the account is still there, with the password that it was let in by; True when nobody has logged in."""
+        """Whether the account is still there with the password that let it in; True when nobody has logged in."""
         return self._granted is None or self._logins.holds(self._granted)
 
     def forget(self) -> None:

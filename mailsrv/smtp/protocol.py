@@ -25,10 +25,11 @@ from mailsrv.checks.clients import LOCAL, is_loopback
 from mailsrv.sasl import mechanisms
 from mailsrv.smtp import events, replies
 from mailsrv.smtp.dialog import Answer
+from mailsrv.smtp.house import House
 from mailsrv.smtp.pace import IDLE_S, Pace
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.server import ServerConnection, Service
-from mailsrv.smtp.session import House, Session
+from mailsrv.smtp.session import Session
 from mailsrv.tls import ServerCertificate, describe, exporter
 
 log = Logger()
@@ -134,8 +135,7 @@ class SmtpProtocol(Protocol):
             self._penalty.cancel()
             self._penalty = None
         self._core.close(None, "the client has gone")
-        self._session.hurry()
-        self._session.reset()
+        self._session.over()
         self._factory.one_left()
 
     def pauseProducing(self) -> None:

@@ -139,6 +139,10 @@ class Directory:
             return (Target(address, found[0].mailbox),)
         return found
 
+    def owns(self, account: Account, address: Address) -> bool:
+        """Whether mail to ``address`` ends in the mailbox of ``account``, so that it may send under it."""
+        return any(target.mailbox == account.key for target in self.resolve(address))
+
     def dangling(self) -> list[tuple[str, Address]]:
         """Aliases with a target of ours that nobody has (yet): nothing is delivered there.  For people to look at."""
         return [

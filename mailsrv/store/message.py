@@ -251,12 +251,24 @@ def drop_content(connection: sqlite3.Connection, message: int) -> bool:
     )
 
 
-def postpone(connection: sqlite3.Connection, seconds: float) -> None:
-    """The wall clock has jumped by ``seconds``: what waits goes on waiting as long as it would have."""
+_ACCEPTED = "(SELECT accepted FROM message WHERE id = recipient.message)"
+_OPEN = "(state = 'queued' OR state = 'held')"
+
+
+def postpone(connection: sqlite3.Connection, seconds: float, new_time: tuple[float, float], latest: float) -> None:
+    """The wall clock has jumped by ``seconds``: what waits goes on waiting as long as it would have.
+
+    What was accepted in ``new_time`` (from, to) was accepted by the new clock already and stays as it is.  No next
+    attempt of what was tried already is later than ``latest``.
+    """
     connection.execute(
-        "UPDATE recipient SET next_attempt = next_attempt + ?1, since = since + ?1"
-        " WHERE state = 'queued' OR state = 'held'",
-        (seconds,),
+        "UPDATE recipient SET next_attempt = next_attempt + ?1, since = since + ?1"  # noqa: S608
+        f" WHERE {_OPEN} AND {_ACCEPTED} NOT BETWEEN ?2 AND ?3",
+        (seconds, *new_time),
+    )
+    connection.execute(
+        f"UPDATE recipient SET next_attempt = ?1 WHERE {_OPEN} AND attempts > 0 AND next_attempt > ?1",  # noqa: S608
+        (latest,),
     )
 
 
@@ -407,12 +419,23 @@ def reschedule(
 def resume(connection: sqlite3.Connection, now: float, jump: float, retry: Sequence[float], expire: float) -> None:
     """At the start: what waits does so by the present settings and the present clock.
 
-    When the last event is more than ``jump`` seconds in the future, the clock was set back since, and everything is
-    moved along.  No next attempt is further away than ``retry`` has it, nor later than the expiry.
+    The clock may have been wrong before, or is now.  Nothing has waited since before it came or since the future, and
+    what came more than ``jump`` seconds in the future came just now.  No next attempt is further away than ``retry`` has
+    it, nor later than the expiry.
     """
-    last = connection.execute("SELECT at FROM event ORDER BY id DESC LIMIT 1").fetchone()
-    if last is not None and last[0] > now + jump:
-        postpone(connection, now - last[0])
+    connection.execute(
+        f"UPDATE recipient SET since = ?1 WHERE {_OPEN} AND attempts > 0 AND since > ?1",  # noqa: S608
+        (now,),
+    )
+    connection.execute(
+        f"UPDATE recipient SET since = {_ACCEPTED} WHERE {_OPEN} AND {_ACCEPTED} <= ?1 AND since < {_ACCEPTED}",  # noqa: S608
+        (now,),
+    )
+    connection.execute(
+        f"UPDATE recipient SET since = since - {_ACCEPTED} + ?1, next_attempt = next_attempt - {_ACCEPTED} + ?1"  # noqa: S608
+        f" WHERE {_OPEN} AND attempts = 0 AND {_ACCEPTED} > ?1 + ?2",
+        (now, jump),
+    )
     for attempts, seconds in enumerate(retry, 1):
         comparison = ">=" if attempts == len(retry) else "="
         connection.execute(

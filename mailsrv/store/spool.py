@@ -32,7 +32,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -74,6 +74,22 @@ class Draft:
     def head(self) -> bytes:
         """The beginning, at most KEPT octets: enough for every header block that is worth reading."""
         return b"".join(self._chunks)
+
+    async def content(self) -> AsyncIterator[bytes]:
+        """All of it in pieces, once everything has come (StorageTrouble)."""
+        if not self.filed:
+            yield self.head()
+            return
+        offset, block = 0, b""
+        while offset < self.size:
+            try:
+                block = await self._spool.read_file(self.id, offset)
+            except OSError as error:
+                raise _trouble(error) from error
+            if not block:
+                raise _trouble(self.trouble or OSError(errno.EIO, "the file is too short"))
+            offset += len(block)
+            yield block
 
     def append(self, chunk: bytes) -> Deferred[None] | None:
         """Take more content.  A Deferred that is answered asks the caller to wait before it brings more."""
@@ -244,7 +260,7 @@ class Spool:
             await self._worker.call(draft.seal)
             if draft.trouble is not None:
                 draft.discard()
-                raise StorageTrouble(str(draft.trouble), draft.trouble.errno in (errno.ENOSPC, errno.EDQUOT))
+                raise _trouble(draft.trouble)
             content = None
         else:
             content = draft.head()
@@ -321,6 +337,10 @@ class Spool:
             self._outside.filesystem.unlink(self.path(number))
         except OSError:
             pass
+
+
+def _trouble(error: OSError) -> StorageTrouble:
+    return StorageTrouble(str(error), error.errno in (errno.ENOSPC, errno.EDQUOT))
 
 
 def local_head(sender: Address | None, address: Address, prefix: bytes) -> bytes:

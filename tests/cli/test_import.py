@@ -28,7 +28,7 @@ DISK = Filesystem()
 @pytest.fixture
 def box(folder: Path) -> Path:
     """Alice's mailbox, which does not exist yet."""
-    (folder / "accounts").write_text(f"{ADDRESS}:!::::::\n")
+    (folder / "accounts").write_text(f"{ADDRESS}:!::::::\nbob@example.org:!::::::\n")
     return folder / "state" / "mail" / "example.org" / "alice"
 
 
@@ -198,6 +198,25 @@ def test_unique_ids_of_a_dovecot_stay(tool: Any, box: Path, source: Path) -> Non
     assert (shown(box), (box / uidls.FILE).read_text()) == before
 
 
+def test_the_order_of_the_old_server_stays_within_a_second(tool: Any, box: Path, source: Path) -> None:
+    names = ["M999P1", "M1000P1", "M10P2", "M2P2", "z", "a"]
+    for name in names:
+        put(source, f"cur/1500000000.{name}:2,S", name.encode() + b": x\n\n")
+    tool("import", ADDRESS, str(source))
+    assert [content.partition(b":")[0] for content in contents(box)] == [
+        b"M2P2",
+        b"M10P2",
+        b"M999P1",
+        b"M1000P1",
+        b"a",
+        b"z",
+    ]
+    lines = "".join(f"{uid} :1500000000.{name}\n" for uid, name in enumerate(names, 1))
+    (source / "dovecot-uidlist").write_text(f"3 V1700000000 N9 G0\n{lines}")
+    tool("import", "bob@example.org", str(source))
+    assert [uidl for _, uidl in shown(box.parent / "bob")] == [f"{uid:08x}6553f100" for uid in range(1, 7)]
+
+
 def test_another_format_of_unique_ids(tool: Any, box: Path, source: Path) -> None:
     put(source, "cur/1500000000.M1P1.old,S=9:2,FS")
     (source / "dovecot-uidlist").write_text(UIDLIST)
@@ -337,7 +356,7 @@ def test_json(tool: Any, box: Path, source: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("bob@example.org", "x"), "mailsrv account add bob@example.org"),
+        (("carol@example.org", "x"), "mailsrv account add carol@example.org"),
         (("alice+tag@example.org", "x"), "is not an account"),
         (("alice", "x"), "is not an address"),
         ((ADDRESS, "x", "--folder", "a//b"), "--folder: "),
@@ -476,6 +495,7 @@ def test_one_import_at_a_time(tool: Any, box: Path, source: Path) -> None:
 def test_interrupted_and_gone_on_with(tool: Any, box: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(20):
         put(source, f"cur/15000000{n:02}.M.old:2,S", b"a: %d\n\n" % n)
+    before = signal.getsignal(signal.SIGINT)
     place = import_mail._place
     seen: list[Letter] = []
 
@@ -491,7 +511,7 @@ def test_interrupted_and_gone_on_with(tool: Any, box: Path, source: Path, monkey
     assert ran.err == "mailsrv: interrupted; run it again to go on.\n"
     assert "Imported 7 messages" in ran.out
     assert len(files(box)) == 7
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert "Imported 13 messages" in tool("import", ADDRESS, str(source)).out
     assert sorted(contents(box)) == sorted(b"a: %d\n\n" % n for n in range(20))
 

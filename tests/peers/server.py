@@ -154,10 +154,15 @@ class Mailsrv:
 
     def start(self) -> None:
         """Start, and return when it greets: ports are bound before it has become another user and can be signalled."""
-        self.spawn().wait_for_ports(*self.port.values())
-        with socket.create_connection(("127.0.0.1", self.port["smtp"]), 20) as client:
-            if not client.recv(512).startswith(b"220 "):
-                raise ProgramError(f"no greeting:\n{self.running.output()}")
+        program = self.spawn()
+        try:
+            program.wait_for_ports(*self.port.values())
+            with socket.create_connection(("127.0.0.1", self.port["smtp"]), 20) as client:
+                if not client.recv(512).startswith(b"220 "):
+                    raise ProgramError("no greeting")
+        except (OSError, ProgramError) as error:
+            program.kill()
+            raise ProgramError(f"mailsrv did not start: {error}\n{program.output()}") from error
 
     @property
     def running(self) -> Program:

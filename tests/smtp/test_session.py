@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from mailsrv.checks.hop_limit import HOPS
 from mailsrv.checks.penalties import FREE
 from mailsrv.outside.interfaces import LookupFailed
-from mailsrv.smtp.session import HOPS
 from mailsrv.store.passwords import WAITING_LIMIT
 from mailsrv.store.spool import MEMORY
 from tests.smtp.world import CLIENT, PASSWORD, World, plain

@@ -26,12 +26,12 @@ from zope.interface import implementer
 
 from mailsrv import config
 from mailsrv.checks.admission import Admission
-from mailsrv.checks.blocklists import Blocklists
 from mailsrv.checks.caps import Caps
+from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.outside.interfaces import Worker
+from mailsrv.smtp.house import House
 from mailsrv.smtp.protocol import SmtpFactory
-from mailsrv.smtp.session import House
 from mailsrv.store import queue_id
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.database import Database
@@ -128,6 +128,9 @@ class Settings:
         self.serve(dict.fromkeys(("alice", "bob"), PASSWORD))
 
     def configure(self, extra: str) -> None:
+        """What most clients here send as a message is none, and nobody minds unless ``extra`` says who observes."""
+        if "checks.observe" not in extra:
+            extra = f'checks.observe = ["sanity"]\n{extra}'
         self.config = config.parse(
             f'hostname = "mx.example.org"\ndomains = ["example.org", "example.com"]\nstate = "{STATE}"\n{extra}',
             "/etc/mailsrv/mailsrv.toml",
@@ -240,14 +243,15 @@ class World:
         self._prepare()
         settings, reactor = self.settings, self.outside.reactor
         self.admission = Admission(lambda: settings.config.limits)
+        recorder = Recorder(self.outside, self.database)
         self.house = House(
             settings,
             self.outside,
             self.spool,
             Passwords(self.outside),
             Penalties(lambda: settings.config.limits.penalties, reactor.seconds),
-            Recorder(self.outside, self.database),
-            Blocklists(self.outside.resolver(()), lambda: settings.config.checks.blocklists, reactor.seconds),
+            recorder,
+            all_checks(settings, self.outside, self.outside.resolver(()), self.database, recorder),
             Caps(lambda: settings.config.limits, self.database, self.outside.wall),
         )
         self.factories = {

@@ -14,6 +14,7 @@ from mailsrv.store.message import Acceptance, Arrival, FinalRecipient, Settlemen
 from tests.worlds.rows import ALICE, BOB, CAROL, START, Rows
 
 NOW = START + 1000
+NEVER = (0.0, 0.0)
 RETRY = (60.0, 300.0, 900.0)
 
 
@@ -273,12 +274,19 @@ def test_when_the_clock_jumps_everything_that_waits_moves_along(rows: Rows) -> N
     queued, held, done = rows.accept(), rows.accept(), rows.accept()
     queue.hold(rows.connection, START, held)
     rows.finish(done)
-    message.postpone(rows.connection, 3600.0)
+    message.postpone(rows.connection, 3600.0, NEVER, START + 1e6)
     for id in (queued, held):
         assert recipients(rows, id, "next_attempt, since") == [(START + 3600, START + 3600)]
     assert recipients(rows, done, "since") == [(START,)]
-    message.postpone(rows.connection, -3600.0)
+    message.postpone(rows.connection, -3600.0, NEVER, START + 1e6)
     assert recipients(rows, queued, "next_attempt, since") == [(START, START)]
+
+
+def test_what_came_after_the_jump_stays_and_nothing_is_moved_out_of_reach(rows: Rows) -> None:
+    old, new = rows.accept(at=START), rows.accept(at=START + 4000)
+    tried = waiting_after(rows, 1, START + 50)
+    message.postpone(rows.connection, 4000.0, (START + 3990, START + 4010), START + 4030)
+    assert next_attempts(rows) == {old: START + 4000, new: START + 4000, tried: START + 4030}
 
 
 def waiting_after(rows: Rows, attempts: int, next_attempt: float) -> int:
@@ -325,7 +333,7 @@ def test_when_the_clock_went_back_between_two_runs_nothing_waits_for_it_to_catch
     local, remote = rows.accept([ALICE], at=START), waiting_after(rows, 1, START + 40)
     before = START - 86400
     message.resume(rows.connection, before, 30.0, RETRY, 5 * 86400.0)
-    assert next_attempts(rows) == {local: before, remote: before + 40}
+    assert next_attempts(rows) == {local: before, remote: before + 60}
     assert recipients(rows, local, "since") == [(before,)]
 
 

@@ -11,6 +11,7 @@ root read other files for him.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,7 @@ from mailsrv.store.migration.files import content_of
 from mailsrv.store.migration.letter import Letter, Trouble, why
 
 _FLAGS: Final = frozenset("PRSTDF")
+_NUMBERS: Final = re.compile("([0-9]{1,18})")
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class MaildirSource:
                 except (OSError, ValueError) as error:
                     reason = why(error) if isinstance(error, OSError) else f"cannot be used: {error}"
                     yield Trouble(f"{folder.path}: the list of POP3 unique-ids", reason)
-            for at, size in folder.files:
+            for at, size in _in_order(folder.files, given):
                 found = self._letter(folder, at, size, given)
                 if found is not None:
                     yield found
@@ -93,7 +95,6 @@ class MaildirSource:
                         files.append((f"{part}/{name}", self._filesystem.status(f"{path}/{part}/{name}").size))
                     except OSError:
                         files.append((f"{part}/{name}", 0))
-        files.sort(key=lambda file: (_seconds(file[0][4:]), file[0][4:]))
         return _Folder(path, directory, files)
 
     def _given(self) -> dict[str, str]:
@@ -160,6 +161,21 @@ class MaildirSource:
             return content_of(self._filesystem, path)
         except FileNotFoundError:
             return None
+
+
+def _in_order(files: list[tuple[str, int]], given: Mapping[str, str]) -> list[tuple[str, int]]:
+    """The files in the order of delivery; of one second, as the list of unique-ids has them, or by their names.
+
+    In those numbers count as numbers, for Dovecot writes microseconds without leading zeros.
+    """
+    ranks = {name: rank for rank, name in enumerate(given)}
+
+    def key(file: tuple[str, int]) -> tuple[int, int, list[tuple[int, str]]]:
+        base = file[0][4:].partition(":")[0]
+        parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBERS.split(base)]
+        return _seconds(base), ranks.get(base, len(ranks)), parts
+
+    return sorted(files, key=key)
 
 
 def _below(filesystem: IFilesystem, path: str, prefix: str, links: list[str]) -> Iterator[tuple[str, str]]:

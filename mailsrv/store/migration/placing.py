@@ -151,13 +151,16 @@ class Placing:
     def place(self, letter: Letter) -> Placed:
         """Put a letter where it belongs; it is seen after one of the next calls (OSError)."""
         folder = self._folder(letter.directory)
+        # Counted for those that are there as well, so that what comes with a later run keeps its place among them.
+        ordinal = self._ordinals.get(letter.seconds, 0)
+        self._ordinals[letter.seconds] = (ordinal + 1) % 1_000_000
         found = _MARK.match(letter.unique)
         mark = found[1] if found else mark_of(letter)
         if mark in self._there or letter.unique in self._names[letter.directory]:
             return Placed("present")
         if mark in self._marks and not self._again:
             return Placed("removed")
-        unique = letter.unique or self._unique(mark, letter.seconds)
+        unique = letter.unique or maildir.imported(mark, ordinal, letter.seconds, self._hostname)
         problem = self._give(unique, letter)
         name = maildir.file_name(unique, len(letter.content), virtual_size(letter.content))
         translated = self._keywords.get(letter.directory, {})
@@ -172,11 +175,6 @@ class Placing:
         if len(self._batch.files) >= BATCH or self._batch.octets >= BATCH_OCTETS:
             self._flush()
         return Placed("imported", problem)
-
-    def _unique(self, mark: str, seconds: int) -> str:
-        ordinal = self._ordinals.get(seconds, 0)
-        self._ordinals[seconds] = (ordinal + 1) % 1_000_000
-        return maildir.imported(mark, ordinal, seconds, self._hostname)
 
     def _give(self, unique: str, letter: Letter) -> str:
         """Keep the unique-id of a letter for the inbox, the only folder that POP3 shows; why not, else ""."""
