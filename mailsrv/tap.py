@@ -5,6 +5,7 @@ Everything that is wrong at the start ends it with one sentence and exit status 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -43,6 +44,7 @@ class MailService(Service):
     def __init__(self, settings: FileSettings) -> None:
         self._settings = settings
         self._server: Server | None = None
+        self._lock: int | None = None
 
     def privilegedStartService(self) -> None:
         # Only here: before this, twistd may still fork, and threads do not survive that.
@@ -61,6 +63,7 @@ class MailService(Service):
     def startService(self) -> None:
         assert self._server is not None
         try:
+            self._lock = _take(self._settings.config.state)
             self._server.start()
         except (StartError, DatabaseError) as error:
             raise SystemExit(f"mailsrv: {error}") from None
@@ -84,6 +87,21 @@ def makeService(options: Options) -> MailService:
         return MailService(FileSettings(options["config"]))
     except (ConfigError, AccountsError, CertificateError) as error:
         raise SystemExit(f"mailsrv: {error}") from None
+
+
+def _take(state: str) -> int:
+    """Keep a second server off the same mail (StartError).  The kernel gives the lock back, however this one ends."""
+    try:
+        os.makedirs(state, 0o700, exist_ok=True)
+        descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StartError(f"{state}: cannot be made or opened: {error.strerror}.") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StartError(f"{state}: another mailsrv is at work on this folder.") from None
+    return descriptor
 
 
 def _raise_file_limit(connections: int) -> None:

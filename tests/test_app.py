@@ -25,7 +25,7 @@ from tests.simulation.clients import Manner, connect, dot_stuffed
 from tests.simulation.disk import SimulatedFilesystem
 from tests.simulation.lines import Conversation, Gone
 from tests.simulation.reactor import SimulatedReactor
-from tests.simulation.timeline import Life, Timeline
+from tests.simulation.timeline import Life, SimulatedCrash, Timeline
 from tests.worlds.resolver import RecordsResolver
 from tests.worlds.store import DATABASE, machine, wait
 
@@ -97,6 +97,16 @@ class World:
         self.settings.change(text)
         self.settings.changed()
         self.advance(0.5)
+
+    def crash_at(self, step: str) -> None:
+        """The machine stops before the next step of this name."""
+
+        def failure(what: str) -> None:
+            if what == step:
+                self.machine.life.end()
+                raise SimulatedCrash(what)
+
+        self.machine.steps.failures.append(failure)
 
     def stop(self) -> float:
         """How long it took."""
@@ -192,7 +202,7 @@ def test_a_message_that_comes_in_is_in_the_mailbox(world: World, size: int) -> N
 
 def test_what_the_last_run_left_is_taken_up(world: World) -> None:
     world.start()
-    world.machine.steps.failures.append(lambda step: world.machine.life.end() if step == "disk: rename" else None)
+    world.crash_at("disk: rename")
     assert world.send().startswith(b"250")
     world.advance(5)
     assert not world.machine.life.alive
@@ -209,7 +219,7 @@ def test_the_first_start_is_durable_with_all_its_folders(world: World) -> None:
     text = CONFIG.replace('"/state"', '"/var/new/state"')
     world.start(text)
     SimulatedFilesystem(world.disk).create("/state/unrelated").close()
-    world.machine.steps.failures.append(lambda step: world.machine.life.end() if step == "disk: sync all" else None)
+    world.crash_at("disk: sync all")
     assert world.send(b"x\r\n" * 100_000).startswith(b"250")
     world.advance(5)
     world.disk.lose_power(Forgetful())

@@ -15,9 +15,8 @@ from zope.interface import implementer
 from mailsrv.checks.interfaces import Facts, ICheck, Stage, Verdict, reject
 
 _SINGLE = ("From", "Date", "Message-ID", "Subject", "To", "Cc", "Reply-To", "Sender")
-_FIELD = re.compile("^({})[ \t]*:".format("|".join(_SINGLE)).encode().lower(), re.MULTILINE)
-# A line that neither begins with a name (RFC 5322 2.2, 4.5) nor continues a field.
-_NO_FIELD = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t\r]|\Z)", re.MULTILINE)
+_BY_KEY = {name.lower().encode(): name for name in _SINGLE}
+_NAME = re.compile(rb"\n([!-9;-~]+)[ \t]*:")  # RFC 5322 2.2, 4.5
 
 
 @implementer(ICheck)
@@ -29,13 +28,16 @@ class Sanity:
     everybody = False
 
     def ask(self, stage: Stage, facts: Facts) -> Verdict | None:
-        names = _FIELD.findall(facts.header.lower())
-        if len(set(names)) < len(names):
-            field = next(name for name in _SINGLE if names.count(name.lower().encode()) > 1)
-            return _refused(f"The message has more than one {field} field")
-        if b"from" not in names and facts.whole:
+        section = b"\n" + _fields(facts).lower()
+        names = _NAME.findall(section)
+        single = [name for name in names if name in _BY_KEY]
+        if len(set(single)) < len(single):
+            twice = next(name for name in _BY_KEY if single.count(name) > 1)
+            return _refused(f"The message has more than one {_BY_KEY[twice]} field")
+        if b"from" not in single and facts.whole:
             return _refused("The message has no From field")
-        if facts.header.startswith((b" ", b"\t")) or _NO_FIELD.search(facts.header if facts.whole else _lines(facts)):
+        continued = section.count(b"\n ") + section.count(b"\n\t")
+        if section.count(b"\n") != len(names) + continued or section.startswith((b"\n ", b"\n\t")):
             return _refused("The header section has a line that is no field")
         return None
 
@@ -43,9 +45,12 @@ class Sanity:
         pass
 
 
-def _lines(facts: Facts) -> bytes:
-    """The header section without its last line, which may be cut."""
-    return facts.header[: facts.header.rfind(b"\n") + 1]
+def _fields(facts: Facts) -> bytes:
+    """The lines of fields, without the last line end: it is followed by nothing, or by a line that may be cut."""
+    header = facts.header
+    if not facts.whole:
+        return header[: max(header.rfind(b"\r\n"), 0)]
+    return header.removesuffix(b"\r\n").removesuffix(b"\r\n")
 
 
 def _refused(problem: str) -> Verdict:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -150,7 +150,8 @@ def date_time(value: bytes) -> float:
     """Seconds since 1970 of an RFC 3339 date in UTC without fractions, as ``2027-01-31T00:00:00Z``; ValueError."""
     if not _DATE_TIME.fullmatch(value):
         raise ValueError("not a date and time in UTC")
-    return datetime.strptime(value.decode("ascii"), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    # Not strptime: that imports a module when it is first called, which may be forbidden once root is given up.
+    return datetime.fromisoformat(value.decode("ascii")).timestamp()
 
 
 def _reverse_path(path: bytes, smtputf8: bool) -> Address | None:

@@ -363,6 +363,7 @@ class SmtpFactory(TwistedServerFactory):
         self._services: dict[bool, Service] = {}
         self._services_of: object = None
         self._services_day = 0
+        self.service("")  # what is wrong with it shows at the start
         self._all_gone: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: object) -> SmtpProtocol:
@@ -373,9 +374,9 @@ class SmtpFactory(TwistedServerFactory):
         config = self.house.settings.config
         today = int(self.house.outside.wall() // 86400)
         if self._services_of is not config or self._services_day != today:
+            self._services = {clear: self._service(clear, today) for clear in (False, True)}
             self._services_of = config
             self._services_day = today
-            self._services = {clear: self._service(clear, today) for clear in (False, True)}
         return self._services[config.auth.cleartext == "loopback" and is_loopback(client)]
 
     def _service(self, auth_in_clear: bool, today: int) -> Service:

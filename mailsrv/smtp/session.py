@@ -47,6 +47,7 @@ class Session:
         self._kind = kind
         self._client = client
         self._extended = False
+        self._gone = False
         self._facts = Facts(client)
         self._logins = Logins(house, client)
         self._refusals = Refusals(house.recorder, client)
@@ -95,6 +96,7 @@ class Session:
 
     def over(self) -> None:
         """The client has gone."""
+        self._gone = True
         self.hurry()
         self.reset()
         self._house.checks.end(self._facts)
@@ -116,7 +118,7 @@ class Session:
         self, stage: Stage, waiting: Coroutine[Deferred[Any], Any, Verdict | None]
     ) -> Reply | None:
         verdict = await waiting
-        return None if verdict is None else self._objection(stage, verdict)
+        return None if verdict is None or self._gone else self._objection(stage, verdict)
 
     def _objection(self, stage: Stage, verdict: Verdict) -> Reply:
         facts = self._facts
@@ -167,7 +169,7 @@ class Session:
 
     async def _mail_when_known(self, event: events.Mail, waiting: Coroutine[Deferred[Any], Any, Answer]) -> Answer:
         answer = await waiting
-        if answer is None:
+        if answer is None and not self._gone:
             self._begin(event)
         return answer
 
@@ -190,8 +192,8 @@ class Session:
 
     async def _rcpt_when_known(self, event: events.Rcpt, waiting: Coroutine[Deferred[Any], Any, Answer]) -> Answer:
         answer = await waiting
-        if answer is not None or self._transaction is None:
-            return answer  # where there is no transaction, the client has gone meanwhile
+        if answer is not None or self._gone:
+            return answer
         return self._recipient(event.recipient)
 
     def _recipient(self, recipient: Recipient) -> Reply | None:

@@ -94,6 +94,7 @@ class Draft:
     def append(self, chunk: bytes) -> Deferred[None] | None:
         """Take more content.  A Deferred that is answered asks the caller to wait before it brings more."""
         self.size += len(chunk)
+        self._spool.used(len(chunk))
         if self.trouble is not None:
             return None
         if not self.filed:
@@ -212,7 +213,10 @@ class Spool:
     # -- taking in
 
     def room(self) -> int:
-        """Octets free on the disk, at most a second old: nobody waits for the disk to hear it."""
+        """Octets free on the disk, less what has come since it was asked, at most a second ago.
+
+        Nobody waits for the disk to hear it.
+        """
         now = self._outside.reactor.seconds()
         if now - self._room_read > 1 and not self._room_asked:
             self._room_asked = True
@@ -220,6 +224,10 @@ class Spool:
                 self._room_is, self._room_unknown
             )
         return self._room
+
+    def used(self, octets: int) -> None:
+        """So much content has come: it takes room twice, in the spool and in a mailbox."""
+        self._room -= 2 * octets
 
     def _room_is(self, octets: int) -> None:
         self._room = octets

@@ -11,12 +11,16 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from zope.interface import implementer
 
-from mailsrv.checks.blocklists import REPORT_EVERY_S, Blocklists, Listing
+from mailsrv.checks.blocklists import REPORT_EVERY_S, TEST_EVERY_S, Blocklists, Listing
 from mailsrv.outside.interfaces import Answer, IResolver, LookupFailed, NameNotFound
+from mailsrv.store import ledger
+from mailsrv.store.ledger import Event
 from tests.worlds.resolver import RecordsResolver
 
 CLIENT = "192.0.2.99"
 NAME = "99.2.0.192.bl.example.com"
+# RFC 5782 5
+POINTS = {(f"2.0.0.127.{letter}.example.com", "A"): ["127.0.0.2"] for letter in ("bl", "a", "b", "c")}
 Reports = Callable[[], list[str]]
 
 
@@ -35,7 +39,9 @@ def ask(lists: Blocklists, client: str = CLIENT) -> Listing | None:
 
 
 def blocklists(records: dict[tuple[str, str], Any], *names: str, clock: Clock | None = None) -> Blocklists:
-    return Blocklists(RecordsResolver(records), lambda: names or ("bl.example.com",), (clock or Clock()).seconds)
+    return Blocklists(
+        RecordsResolver({**POINTS, **records}), lambda: names or ("bl.example.com",), (clock or Clock()).seconds
+    )
 
 
 @pytest.mark.parametrize("code", ["127.0.0.2", "127.0.0.4", "127.0.0.255", "127.0.1.1", "127.0.255.255"])
@@ -111,14 +117,17 @@ def test_the_first_list_in_the_order_of_the_operator_is_named() -> None:
     ],
 )
 def test_what_is_asked(client: str, asked: str | None) -> None:
-    resolver = RecordsResolver()
-    assert ask(Blocklists(resolver, lambda: ["bl.example.com"], Clock().seconds), client) is None
+    resolver = RecordsResolver(POINTS)
+    lists = Blocklists(resolver, lambda: ["bl.example.com"], Clock().seconds)
+    ask(lists, "192.0.2.1")
+    resolver.asked.clear()  # the test points too
+    assert (ask(lists, client) is None) == (client != "127.0.0.2")
     assert resolver.asked == ([] if asked is None else [(asked, "A")])
 
 
 def test_the_lists_are_those_of_the_moment() -> None:
     names: list[str] = []
-    lists = Blocklists(RecordsResolver({(NAME, "A"): ["127.0.0.2"]}), lambda: names, Clock().seconds)
+    lists = Blocklists(RecordsResolver({**POINTS, (NAME, "A"): ["127.0.0.2"]}), lambda: names, Clock().seconds)
     assert ask(lists) is None
     names.append("bl.example.com")
     assert ask(lists) is not None
@@ -142,7 +151,80 @@ def test_all_lists_are_asked_at_once() -> None:
     results: list[Listing | None] = []
     lists = Blocklists(resolver, lambda: names, Clock().seconds)
     Deferred.fromCoroutine(lists.listing(CLIENT)).addCallback(results.append)
-    assert list(resolver.waiting) == [f"99.2.0.192.{name}" for name in names]
+    assert [name for name in resolver.waiting if name.startswith("99.")] == [f"99.2.0.192.{name}" for name in names]
     for name in reversed(names):
         resolver.waiting[f"99.2.0.192.{name}"].callback(Answer(("127.0.0.2",), name))
     assert results == [Listing("a.example.com", "127.0.0.2")]
+
+
+# Test points.
+
+
+def answers(lists: Blocklists) -> bool:
+    """Whether the lists are believed when they list the client."""
+    return ask(lists) is not None
+
+
+@pytest.mark.parametrize(
+    ("points", "problem"),
+    [
+        ({("1.0.0.127.bl.example.com", "A"): ["127.0.0.2"]}, "it lists 127.0.0.1"),
+        ({("2.0.0.127.bl.example.com", "A"): NameNotFound}, "it does not list 127.0.0.2"),
+        ({("2.0.0.127.bl.example.com", "A"): []}, "it does not list 127.0.0.2"),
+        ({("2.0.0.127.bl.example.com", "A"): ["127.255.255.254"]}, "it does not list 127.0.0.2"),
+    ],
+)
+def test_a_list_that_fails_its_test_points_is_ignored_and_reported(
+    points: dict[tuple[str, str], Any], problem: str, reports: Reports
+) -> None:
+    events: list[Event] = []
+    records = {**POINTS, (NAME, "A"): ["127.0.0.2"], **points}
+    lists = Blocklists(RecordsResolver(records), lambda: ["bl.example.com"], Clock().seconds, events.append)
+    assert not answers(lists)
+    assert not answers(lists)
+    (told,) = reports()
+    assert problem in told
+    (event,) = events
+    assert (event.kind, event.address, event.rule) == (ledger.OBSERVED, "bl.example.com", "checks.blocklists")
+    assert problem in event.reason
+
+
+def test_a_list_of_ipv6_addresses_has_other_test_points() -> None:
+    tail = f"f.7.f.f.f.f.{'0.' * 20}bl.example.com"
+    works = {("2.0.0.127.bl.example.com", "A"): NameNotFound, (f"2.0.0.0.0.0.{tail}", "A"): ["127.0.0.2"]}
+    client = {(NAME, "A"): ["127.0.0.2"]}
+    assert answers(blocklists({**client, **works}))
+    assert not answers(blocklists({**client, **works, (f"1.0.0.0.0.0.{tail}", "A"): ["127.0.0.2"]}))
+
+
+@pytest.mark.parametrize("point", ["1.0.0.127", "2.0.0.127"])
+def test_a_test_point_that_cannot_be_looked_up_leaves_things_as_they_are(point: str, reports: Reports) -> None:
+    assert answers(blocklists({(NAME, "A"): ["127.0.0.2"], (f"{point}.bl.example.com", "A"): LookupFailed}))
+    assert len(reports()) == 1
+
+
+def test_lists_are_looked_at_once_an_hour_and_believed_again() -> None:
+    clock = Clock()
+    records: dict[tuple[str, str], Any] = {(NAME, "A"): ["127.0.0.2"]}
+    resolver = RecordsResolver(records)
+    lists = Blocklists(resolver, lambda: ["bl.example.com"], clock.seconds)
+    assert not answers(lists)
+    resolver.records.update(POINTS)
+    tests = len([name for name, _ in resolver.asked if name.startswith("1.0.0.127")])
+    clock.advance(TEST_EVERY_S - 1)
+    assert not answers(lists)
+    assert len([name for name, _ in resolver.asked if name.startswith("1.0.0.127")]) == tests
+    clock.advance(1)
+    assert answers(lists)
+    del resolver.records["2.0.0.127.bl.example.com", "A"]
+    clock.advance(TEST_EVERY_S)
+    assert not answers(lists)
+
+
+def test_no_client_waits_for_a_test_point() -> None:
+    resolver = Slow()
+    results: list[Listing | None] = []
+    lists = Blocklists(resolver, lambda: ["bl.example.com"], Clock().seconds)
+    Deferred.fromCoroutine(lists.listing(CLIENT)).addCallback(results.append)
+    resolver.waiting[NAME].callback(Answer(("127.0.0.2",), NAME))
+    assert results == [Listing("bl.example.com", "127.0.0.2")]

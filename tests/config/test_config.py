@@ -46,6 +46,8 @@ def test_two_keys_are_enough() -> None:
     assert config.dns.servers == ()
     assert config.checks.dns is True
     assert config.checks.blocklists == ()
+    assert config.checks.observe == ()
+    assert config.checks.first_contact == 0.0
     assert config.limits.message_size == 50 * 1024 * 1024
     assert config.limits.recipients == 1000
     assert config.limits.connections == 10000
@@ -84,6 +86,8 @@ servers = ["127.0.0.1:5353", "127.0.0.1", "::1", "[::1]:5353"]
 [checks]
 dns = false
 blocklists = ["zen.example"]
+observe = ["sanity", "blocklists"]
+first_contact = "5m"
 [limits]
 message_size = 4096
 recipients = 1
@@ -122,6 +126,8 @@ expire = "20s"
     assert config.dns.servers == ("127.0.0.1:5353", "127.0.0.1:53", "[::1]:53", "[::1]:5353")
     assert config.checks.dns is False
     assert config.checks.blocklists == ("zen.example",)
+    assert config.checks.observe == ("sanity", "blocklists")
+    assert config.checks.first_contact == 300.0
     assert config.limits.message_size == 4096
     assert config.limits.penalties is False
     assert config.outbound.routes == {
@@ -203,6 +209,13 @@ def test_a_configuration_never_changes_and_compares_by_value() -> None:
         ('[dns]\nservers = ["ns.example"]\n', '4: dns.servers: "ns.example" is not an address'),
         ('[dns]\nservers = ["127.0.0.1:0"]\n', '4: dns.servers: "127.0.0.1:0" is not an address'),
         ('[checks]\nblocklists = ["a b"]\n', '4: checks.blocklists: "a b" is not a domain'),
+        (
+            '[checks]\nobserve = ["sanety"]\n',
+            '4: checks.observe: "sanety" is no check (did you mean "sanity"?).',
+        ),
+        ('[checks]\nobserve = ["spf", "blocklist"]\n', '4: checks.observe: "spf" is no check (did you mean "'),
+        ('[checks]\nfirst_contact = "soon"\n', '4: checks.first_contact: "soon" is not a duration'),
+        ("[checks]\nfirst_contact = -1\n", "4: checks.first_contact: -1 is not between 0 and 3650 days."),
         ('[outbound]\nroutes = { "x y" = "smtp://a" }\n', '4: outbound.routes."x y": "x y" is not a domain'),
         ('[outbound.routes]\n\n"x.net" = "http://a"\n', '5: outbound.routes."x.net": a route begins with'),
         ('[outbound.routes]\n"x.net" = "smtp://a"\n"X.net" = "smtp://b"\n', 'a second entry for "x.net".'),

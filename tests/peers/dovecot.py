@@ -1,4 +1,6 @@
-"""A Dovecot of our own: POP3 without TLS on one port of loopback, Maildirs below a folder, one password for every user.
+"""A Dovecot of our own: POP3 without TLS on one port of loopback, Maildirs below a folder.
+
+Users have one password together, or those of an accounts file.
 
 As Dovecot starts processes of several users, whoever starts it must be root.  /etc/dovecot is not read.
 """
@@ -32,6 +34,7 @@ class Dovecot:
     user: str = "nobody"
     port: int = field(default_factory=free_port)
     program: Program | None = None
+    accounts: Path | None = None
 
     @property
     def mail(self) -> Path:
@@ -41,6 +44,10 @@ class Dovecot:
         self.mail.mkdir(parents=True, exist_ok=True)
         user = pwd.getpwnam(self.user)
         os.chown(self.mail, user.pw_uid, user.pw_gid)
+        if self.accounts is None:
+            passwords = f"driver = static\n  args = password={PASSWORD}"
+        else:
+            passwords = f"driver = passwd-file\n  args = {self.accounts}"
         config = self.directory / "dovecot.conf"
         config.write_text(f"""\
 base_dir = {self.directory}/run
@@ -52,8 +59,7 @@ disable_plaintext_auth = no
 first_valid_uid = 1
 mail_location = maildir:{self.mail}/%n
 passdb {{
-  driver = static
-  args = password={PASSWORD}
+  {passwords}
 }}
 userdb {{
   driver = static

@@ -42,7 +42,7 @@ def test_the_client_is_who_the_header_says(server: Mailsrv) -> None:
             assert ask(client, b"RCPT TO:<carol@example.net>\r\n").startswith(b"550 5.7.1 ")
             assert ask(client, b"RCPT TO:<alice@example.org>\r\n").startswith(b"250 ")
             assert ask(client, b"DATA\r\n").startswith(b"354 ")
-            assert ask(client, b"hello\r\n.\r\n").startswith(b"250 ")
+            assert ask(client, b"From: sender@example.net\r\n\r\nhello\r\n.\r\n").startswith(b"250 ")
     assert "192.0.2.7" in server.tool("why", ALICE).stdout
 
 

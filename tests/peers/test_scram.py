@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import poplib
+import shutil
 import smtplib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
 
-from tests.peers.conftest import StartMailsrv
+from mailsrv.store.app_passwords import LIMIT
+from tests.peers import dovecot
+from tests.peers.conftest import StartMailsrv, missing
+from tests.peers.dovecot import Dovecot
+from tests.peers.gsasl import Channel, library
 from tests.peers.mailbox import count, messages, pop3, submission
 from tests.peers.programs import wait_until
 from tests.peers.samples import small
-from tests.peers.server import ALICE, ALICE_PASSWORD, BOB, BOB_PASSWORD, Mailsrv
+from tests.peers.server import ALICE, ALICE_PASSWORD, BOB, BOB_PASSWORD, Mailsrv, Template, tool
 from tests.peers.test_fetch import mpop_fetch
 from tests.peers.test_send import msmtp_send, run, succeed
+from tests.worlds.scram import ScramClient
 
 Need = Callable[[str], str]
 
+PLUS, SCRAM = "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"
 
-def gsasl(need: Need, server: Mailsrv, mechanism: str, password: str, *options: str) -> list[str]:
-    return [
-        *(need("gsasl"), "--smtp", "--starttls", "--quiet", "--mechanism", mechanism),
-        *("--authentication-id", ALICE, "--password", password, "--x509-ca-file", str(server.certificate)),
-        *(*options, "localhost", str(server.port["submission"])),
-    ]
+
+@pytest.fixture
+def gsasl() -> ctypes.CDLL:
+    found = library()
+    if found is None:
+        missing("libgsasl is not installed (Debian: libgsasl18)")
+    assert found is not None
+    return found
+
+
+def smtp(server: Mailsrv, version: int = SSL.TLS1_3_VERSION) -> Channel:
+    """A client of the submission port with TLS from the start, after EHLO."""
+    channel = Channel(server.port["submissions"], version)
+    channel.line()
+    line = channel.say("EHLO laptop.example.org")
+    while line.startswith("250-"):
+        line = channel.line()
+    return channel
+
+
+def pop3s(server: Mailsrv, version: int = SSL.TLS1_3_VERSION) -> Channel:
+    channel = Channel(server.port["pop3s"], version)
+    channel.line()
+    return channel
 
 
 def own(name: str) -> bytes:
@@ -41,18 +69,30 @@ def listed(server: Mailsrv, address: str = ALICE) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])
-def test_gsasl(need: Need, server: Mailsrv, mechanism: str) -> None:
-    options = [] if mechanism.endswith("PLUS") else ["--no-cb"]
-    succeed(*gsasl(need, server, mechanism, ALICE_PASSWORD, *options))
-    done = run(*gsasl(need, server, mechanism, "wrong", *options))
-    assert done.returncode != 0, done.stdout
+@pytest.mark.parametrize(("connect", "yes", "no"), [(smtp, "235 ", "535 "), (pop3s, "+OK ", "-ERR [AUTH]")])
+def test_libgsasl(
+    gsasl: ctypes.CDLL, server: Mailsrv, connect: Callable[[Mailsrv, int], Channel], yes: str, no: str
+) -> None:
+    for mechanism, bound in ((PLUS, True), (SCRAM, False)):
+        for password, answer in (("wrong", no), (ALICE_PASSWORD, yes)):
+            with connect(server, SSL.TLS1_3_VERSION) as channel:
+                assert channel.log_in(gsasl, mechanism, ALICE, password, bound).startswith(answer)
+    # Before TLS 1.3 there is no channel binding.
+    with connect(server, SSL.TLS1_2_VERSION) as channel:
+        assert not channel.log_in(gsasl, PLUS, ALICE, ALICE_PASSWORD, True).startswith(yes)
+        assert channel.log_in(gsasl, SCRAM, ALICE, ALICE_PASSWORD, False).startswith(yes)
 
 
-def test_gsasl_takes_tls_1_2_without_channel_binding(need: Need, server: Mailsrv) -> None:
-    tls = ("--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.2")
-    assert run(*gsasl(need, server, "SCRAM-SHA-256-PLUS", ALICE_PASSWORD, *tls)).returncode != 0
-    succeed(*gsasl(need, server, "SCRAM-SHA-256", ALICE_PASSWORD, "--no-cb", *tls))
+def test_strangers_salts_survive_a_restart(start_mailsrv: StartMailsrv) -> None:
+    server = start_mailsrv({"limits.penalties": False})
+    login = ScramClient("nobody@example.org", "wrong")
+    salts = set()
+    for _ in range(2):
+        with smtp(server) as channel:
+            salts.add(login.salt(channel.say(f"AUTH {SCRAM} {login.first()}")[4:]))
+        server.stop()
+        server.start()
+    assert len(salts) == 1
 
 
 def with_scram(command: list[str]) -> list[str]:
@@ -82,7 +122,7 @@ def test_mpop(need: Need, server: Mailsrv, tmp_path: Path) -> None:
     assert wrong.returncode == 77, wrong.stderr  # EX_NOPERM
 
 
-def test_a_hash_from_elsewhere_has_keys_after_a_login(need: Need, start_mailsrv: StartMailsrv) -> None:
+def test_a_hash_from_elsewhere_has_keys_after_a_login(gsasl: ctypes.CDLL, start_mailsrv: StartMailsrv) -> None:
     server = start_mailsrv({"limits.penalties": False})
     accounts = server.directory / "accounts"
     # openssl passwd -6 -salt mailsrvtest "correct horse battery"
@@ -95,7 +135,8 @@ def test_a_hash_from_elsewhere_has_keys_after_a_login(need: Need, start_mailsrv:
     wait_until(lambda: not listed(server)["scram"], 5, "the file")
 
     def refused() -> bool:
-        return run(*gsasl(need, server, "SCRAM-SHA-256-PLUS", ALICE_PASSWORD)).returncode != 0
+        with smtp(server) as channel:
+            return not channel.log_in(gsasl, PLUS, ALICE, ALICE_PASSWORD, True).startswith("235 ")
 
     wait_until(refused, 10, "the server to take the file up")
     with submission(server) as client:
@@ -134,3 +175,27 @@ def test_app_passwords(start_mailsrv: StartMailsrv) -> None:
     wait_until(lambda: bool(listed(server)["last_login"]), 10, "the use of the main password to be noted")
     assert server.tool("account", "passwd", ALICE, "--remove-app", "phone").returncode == 0
     wait_until(lambda: not opens(), 10, "the app password to be gone")
+
+
+def test_dovecot_reads_the_same_accounts_file(template: Template, open_folder: Path) -> None:
+    why = dovecot.unavailable()
+    if why:
+        missing(why)
+    template.copy(open_folder)
+    config = open_folder / "mailsrv.toml"
+    shutil.copy(template.directory / "mailsrv.toml", config)
+    for n in range(LIMIT):
+        name = f"a-program-with-a-name-of-32-{n:02}"
+        made = tool("account", "passwd", ALICE, "--app", name, "--for", "smtp,pop3", config=config)
+        assert made.returncode == 0, made.stderr
+    peer = Dovecot(open_folder / "dovecot", accounts=open_folder / "accounts")
+    (open_folder / "accounts").chmod(0o644)
+    try:
+        peer.start()
+        for user, password in ((ALICE, ALICE_PASSWORD), (BOB, BOB_PASSWORD)):
+            client = poplib.POP3("127.0.0.1", peer.port, timeout=30)
+            client.user(user)
+            assert client.pass_(password).startswith(b"+OK")
+            client.quit()
+    finally:
+        peer.stop()

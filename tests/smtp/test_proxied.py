@@ -102,7 +102,7 @@ def test_blocklists_are_asked_about_the_client() -> None:
     world = ProxiedWorld('checks.blocklists = ["bl.example.com"]', records=records)
     assert world.behind().transaction("alice@example.org") == [250, 554, 554]
     assert world.behind("198.51.100.8").transaction("alice@example.org") == [250, 250, 354, 250]
-    assert [name for name, _ in world.dns.asked] == ["7.100.51.198.bl.example.com", "8.100.51.198.bl.example.com"]
+    assert world.asked() == ["7.100.51.198.bl.example.com", "8.100.51.198.bl.example.com"]
     world.end()
 
 

@@ -461,7 +461,7 @@ def test_what_is_no_listing_keeps_no_mail_out(answer: Any) -> None:
 def test_when_nothing_is_looked_up(extra: str) -> None:
     world = World(extra, records={LISTED: ["127.0.0.2"]})
     assert world.greeted().transaction("alice@example.org")[-1] == 250
-    assert world.dns.asked == []
+    assert world.asked() == []
     world.end()
 
 

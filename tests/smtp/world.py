@@ -56,6 +56,8 @@ DATABASE = f"{STATE}/mailsrv.db"
 ADDRESSES = ("192.0.2.1", "2001:db8::1")
 CLIENT = "198.51.100.7"
 PASSWORD = "tulip and thyme"
+# RFC 5782 5: what a blocklist has that works.
+TEST_POINTS = {(f"2.0.0.127.{name}", "A"): ["127.0.0.2"] for name in ("bl.example.com", "other.example.com")}
 ALIASES = """
 team@example.org: alice@example.org, bob@example.org, carol@example.net
 sales@example.org: alice@example.org
@@ -231,7 +233,7 @@ class World:
         self.failures = Failures()
         globalLogPublisher.addObserver(self.failures)
         self.timeline = Timeline()
-        self.dns = RecordsResolver(records)
+        self.dns = RecordsResolver({**TEST_POINTS, **(records or {})})
         rng = random.Random("smtp")
         self.network = Network(self.timeline, rng, Weather(latency_s=(0.001, 0.001), splits=0.0))
         self.zone = Zone(rng, self.dns)
@@ -320,6 +322,11 @@ class World:
             return [tuple(row) if len(row) > 1 else row[0] for row in connection.execute(query, arguments)]
         finally:
             connection.close()
+
+    def asked(self) -> list[str]:
+        """The names that were asked for about clients, in order: neither test points nor names of clients."""
+        ours = ("1.0.0.127.", "2.0.0.127.")
+        return [name for name, kind in self.dns.asked if kind == "A" and not name.startswith(ours)]
 
     def ledger(self, kind: str, columns: str = "detail, status, address, rule") -> list[Any]:
         """What was recorded, in order."""
