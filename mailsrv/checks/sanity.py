@@ -1,7 +1,7 @@
 """Header sections that programs read differently are refused (RFC 5322 3.6).
 
-One From, and not more than one of the other fields that people and filters go by: with two of them, one reader shows
-what another has not looked at.  Every line of the header section is a field or continues one, for the same reason.
+Not more than one of each field that people and filters go by: with two of them, one reader shows what another has not
+looked at.  No From at all, or a line that is no field, is only a doubt: scripts and small devices send such mail.
 
 Only what is there is judged: of a header section too long for the memory the beginning, and its From may come later.
 """
@@ -12,10 +12,11 @@ import re
 
 from zope.interface import implementer
 
-from mailsrv.checks.interfaces import Facts, ICheck, Stage, Verdict, reject
+from mailsrv.checks.interfaces import Facts, ICheck, Stage, Verdict, doubt, reject
 
 _SINGLE = ("From", "Date", "Message-ID", "Subject", "To", "Cc", "Reply-To", "Sender")
 _BY_KEY = {name.lower().encode(): name for name in _SINGLE}
+_RULE = "RFC 5322 3.6"
 _NAME = re.compile(rb"\n([!-9;-~]+)[ \t]*:")  # RFC 5322 2.2, 4.5
 
 
@@ -35,10 +36,10 @@ class Sanity:
             twice = next(name for name in _BY_KEY if single.count(name) > 1)
             return _refused(f"The message has more than one {_BY_KEY[twice]} field")
         if b"from" not in single and facts.whole:
-            return _refused("The message has no From field")
+            return doubt(reason="the message has no From field", rule=_RULE)
         continued = section.count(b"\n ") + section.count(b"\n\t")
         if section.count(b"\n") != len(names) + continued or section.startswith((b"\n ", b"\n\t")):
-            return _refused("The header section has a line that is no field")
+            return doubt(reason="the header section has a line that is no field", rule=_RULE)
         return None
 
     def end(self, facts: Facts) -> None:
@@ -54,4 +55,4 @@ def _fields(facts: Facts) -> bytes:
 
 
 def _refused(problem: str) -> Verdict:
-    return reject(550, "5.6.0", problem, reason=problem[0].lower() + problem[1:], rule="RFC 5322 3.6")
+    return reject(550, "5.6.0", problem, reason=problem[0].lower() + problem[1:], rule=_RULE)

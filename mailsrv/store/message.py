@@ -428,7 +428,8 @@ def resume(connection: sqlite3.Connection, now: float, jump: float, retry: Seque
         (now,),
     )
     connection.execute(
-        f"UPDATE recipient SET since = {_ACCEPTED} WHERE {_OPEN} AND {_ACCEPTED} <= ?1 AND since < {_ACCEPTED}",  # noqa: S608
+        f"UPDATE recipient SET since = {_ACCEPTED}"  # noqa: S608
+        f" WHERE {_OPEN} AND {_ACCEPTED} <= ?1 AND since < {_ACCEPTED}",
         (now,),
     )
     connection.execute(

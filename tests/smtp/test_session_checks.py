@@ -41,17 +41,21 @@ def prefixes(world: World) -> list[str]:
 # Sanity.
 
 
-def test_a_message_without_from_is_refused(world: World) -> None:
+TWICE = "From: dave@example.net\r\nFrom: eve@example.net\r\n\r\nx\r\n"
+
+
+def test_a_message_with_two_authors_fields_is_refused(world: World) -> None:
     client = world.greeted()
-    codes = client.transaction("alice@example.org", "bob@example.org", content="Subject: x\r\n\r\nx\r\n")
+    codes = client.transaction("alice@example.org", "bob@example.org", content=TWICE)
     assert codes == [250, 250, 250, 354, 550]
-    assert client.received.endswith(b"550 5.6.0 The message has no From field\r\n")
+    assert client.received.endswith(b"550 5.6.0 The message has more than one From field\r\n")
     assert world.ledger("refused") == [
         ("DATA", "5.6.0", "alice@example.org", "RFC 5322 3.6"),
         ("DATA", "5.6.0", "bob@example.org", "RFC 5322 3.6"),
     ]
     assert world.spool.memory == 0
     assert client.transaction("alice@example.org", content=LETTER)[-1] == 250
+    assert client.transaction("alice@example.org", content="no header at all\r\n")[-1] == 250
 
 
 def test_our_users_and_trusted_networks_are_not_judged_by_it(world: World) -> None:
@@ -78,7 +82,7 @@ def test_what_is_observed_goes_on_and_is_told() -> None:
         'checks.blocklists = ["bl.example.com"]\nchecks.observe = ["sanity", "blocklists"]',
         records={("7.100.51.198.bl.example.com", "A"): ["127.0.0.2"]},
     )
-    assert world.greeted().transaction("alice@example.org") == [250, 250, 354, 250]
+    assert world.greeted().transaction("alice@example.org", content=TWICE) == [250, 250, 354, 250]
     assert world.ledger("observed", "detail, status, address, sender, client, rule") == [
         (
             *("RCPT", "5.7.1", "alice@example.org", "dave@example.net", CLIENT),

@@ -130,9 +130,6 @@ class Settings:
         self.serve(dict.fromkeys(("alice", "bob"), PASSWORD))
 
     def configure(self, extra: str) -> None:
-        """What most clients here send as a message is none, and nobody minds unless ``extra`` says who observes."""
-        if "checks.observe" not in extra:
-            extra = f'checks.observe = ["sanity"]\n{extra}'
         self.config = config.parse(
             f'hostname = "mx.example.org"\ndomains = ["example.org", "example.com"]\nstate = "{STATE}"\n{extra}',
             "/etc/mailsrv/mailsrv.toml",
