@@ -420,8 +420,8 @@ def resume(connection: sqlite3.Connection, now: float, jump: float, retry: Seque
     """At the start: what waits does so by the present settings and the present clock.
 
     The clock may have been wrong before, or is now.  Nothing has waited since before it came or since the future, and
-    what came more than ``jump`` seconds in the future came just now.  No next attempt is further away than ``retry`` has
-    it, nor later than the expiry.
+    what came more than ``jump`` seconds in the future came just now.  No next attempt is further away than ``retry``
+    has it, nor later than the expiry.
     """
     connection.execute(
         f"UPDATE recipient SET since = ?1 WHERE {_OPEN} AND attempts > 0 AND since > ?1",  # noqa: S608
