@@ -170,7 +170,7 @@ class Server:
             self._ports[service, description] = result
             return
         error = getattr(result, "value", None)
-        if description.startswith("tcp6") and _no_ipv6(error):
+        if description.startswith("tcp6") and "interface=" not in description and _no_ipv6(error):
             log.warn("This machine has no IPv6; {description} is left out.", description=description)
             return
         raise StartError(_why_not(service, description, error))

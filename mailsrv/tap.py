@@ -9,7 +9,8 @@ import fcntl
 import os
 import resource
 import signal
-from typing import Any
+import sys
+from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -41,8 +42,9 @@ class MailService(Service):
 
     name = "mailsrv"
 
-    def __init__(self, settings: FileSettings) -> None:
+    def __init__(self, settings: FileSettings, foreground: bool = True) -> None:
         self._settings = settings
+        self._foreground = foreground
         self._server: Server | None = None
         self._lock: int | None = None
 
@@ -58,7 +60,7 @@ class MailService(Service):
         try:
             self._server.listen()
         except StartError as error:
-            raise SystemExit(f"mailsrv: {error}") from None
+            self._give_up(error)
 
     def startService(self) -> None:
         assert self._server is not None
@@ -66,10 +68,17 @@ class MailService(Service):
             self._lock = _take(self._settings.config.state)
             self._server.start()
         except (StartError, DatabaseError) as error:
-            raise SystemExit(f"mailsrv: {error}") from None
+            self._give_up(error)
         super().startService()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGHUP, self._hang_up)
         log.info("mailsrv is at work for {domains}.", domains=", ".join(self._settings.config.domains))
+
+    def _give_up(self, error: Exception) -> NoReturn:
+        if self._foreground:
+            raise SystemExit(f"mailsrv: {error}") from None
+        # The first process waits for the daemon to say how it went, and of a SystemExit it never hears.
+        sys.excepthook = lambda kind, value, trace: log.critical("{error}", error=str(value))
+        raise StartError(str(error)) from None
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -84,7 +93,8 @@ class MailService(Service):
 def makeService(options: Options) -> MailService:
     """Read the configuration and everything it names; a mistake ends the program with one sentence."""
     try:
-        return MailService(FileSettings(options["config"]))
+        foreground = options.parent is None or bool(options.parent["nodaemon"])
+        return MailService(FileSettings(options["config"]), foreground)
     except (ConfigError, AccountsError, CertificateError) as error:
         raise SystemExit(f"mailsrv: {error}") from None
 

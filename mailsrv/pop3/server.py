@@ -1,8 +1,7 @@
 """The POP3 server's core: octets in, events out; answers in, octets out (RFC 1939, 2449, 2595, 3206, 5034).
 
-Pure: no I/O, no clock.  Feed ``receive``, ask ``next_event`` until it gives None, send ``take_output``.  Which command
-is legal when stands in ``states.TABLE`` and nowhere else.  After an event that asks, nothing more is parsed until it is
-answered, so replies come in the order of pipelined commands.  The result does not depend on how the input was cut.
+Pure: no I/O, no clock.  ``mailsrv.pop3.dialog`` says how a connection is driven.  Which command is legal when stands in
+``states.TABLE`` and nowhere else.
 
 Refused: overlong lines and control characters (-ERR), a line end that is a bare LF and anything sent in clear text
 behind STLS (the connection ends), passwords where they may not be used, more than ``ERRORS_LIMIT`` refused commands or
@@ -11,15 +10,13 @@ behind STLS (the connection ends), passwords where they may not be used, more th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from mailsrv.pop3 import events, replies
-from mailsrv.pop3.events import Event
+from mailsrv.pop3.dialog import Dialog
 from mailsrv.pop3.grammar import (
     LINE_LIMIT,
-    SASL_LINE_LIMIT,
     SyntaxProblem,
     parse_auth,
     parse_command,
@@ -27,20 +24,16 @@ from mailsrv.pop3.grammar import (
     parse_two_numbers,
 )
 from mailsrv.pop3.maildrop import Maildrop
-from mailsrv.pop3.states import COMMANDS, READING, TABLE, State
+from mailsrv.pop3.states import COMMANDS, TABLE, State
 from mailsrv.sasl import base64, exchange, mechanisms
 from mailsrv.sasl.scram import Scram, ServerFirst
 from mailsrv.wire.dots import Stuffer
-from mailsrv.wire.lines import LineBuffer, LineTooLong
 
 ERRORS_LIMIT = 50
 LOGINS_LIMIT = 5
-OUTPUT_LIMIT = 64 * 1024  # octets of replies that are gathered before they are to be sent
-INPUT_LIMIT = 64 * 1024  # octets of commands that wait before reading stops
 LISTED = 2000  # lines of a listing that are made at a time
 
 _NO_MAILDROP = Maildrop((), 0)
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +53,7 @@ class NoSuchMessage(Exception):
     """The number is none of the maildrop, or that of a deleted message."""
 
 
-class ServerConnection:
+class ServerConnection(Dialog):
     """One connection; ``secure`` says that it is under TLS.
 
     ``exporter`` is what that TLS has for channel bindings (RFC 9266), None when it has nothing; to be set once the
@@ -68,22 +61,14 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "_bare_lf",
-        "_eof",
         "_errors",
-        "_events",
         "_exchange",
         "_failed_logins",
-        "_last",
-        "_lines",
         "_listed",
         "_listing",
         "_maildrop",
         "_mechanism",
-        "_out",
-        "_out_size",
         "_service",
-        "_state",
         "_stuffer",
         "_username",
         "exporter",
@@ -91,17 +76,10 @@ class ServerConnection:
     )
 
     def __init__(self, service: Service, secure: bool = False) -> None:
+        super().__init__()
         self.secure = secure
         self.exporter: bytes | None = None
         self._service = service
-        self._state = State.GREETING
-        self._lines = LineBuffer(SASL_LINE_LIMIT)
-        self._out: list[bytes] = []
-        self._out_size = 0
-        self._events: list[Event] = [events.Connected()]
-        self._last = b""  # a CR, when it was the last octet received
-        self._bare_lf = False
-        self._eof = False
         self._errors = 0
         self._failed_logins = 0
         self._username = ""
@@ -112,83 +90,9 @@ class ServerConnection:
         self._listed = 0  # the last number that the listing came to
         self._stuffer = Stuffer()
 
-    # -- from the client
-
-    def receive(self, data: bytes) -> None:
-        """Octets from the client, cut anywhere."""
-        if self._state is State.CLOSED or self._bare_lf or not data:
-            return
-        if self._state is State.SECURING:
-            self._spoke_in_clear()
-            return
-        bare = _BARE_LF.search(self._last + data)
-        if bare:
-            # What came before it is still answered.
-            self._bare_lf = True
-            data = data[: bare.start() - len(self._last)]
-        self._last = b"\r" if data.endswith(b"\r") else b""
-        self._lines.feed(data)
-
-    def receive_eof(self) -> None:
-        """The client sends no more: what was received is still answered, then comes ``Closed``."""
-        self._eof = True
-
-    def next_event(self) -> Event | None:
-        """The next event; None when input or an answer is needed first, or when the output is ``full``."""
-        while not self._events:
-            if self._state not in READING or self.full:
-                return None
-            try:
-                line = self._lines.next_line()
-            except LineTooLong:
-                self._refuse_command("the line is too long")
-                continue
-            if line is not None:
-                self._line(line)
-            elif self._bare_lf:
-                self.close(replies.err("a line ends in CR LF, not in LF alone"), "bare LF")
-            elif self._eof:
-                self.close(None, "the client closed")
-            else:
-                return None
-        return self._events.pop(0)
-
-    # -- to the client
-
-    @property
-    def full(self) -> bool:
-        """True when the output is to be taken and sent before more is parsed."""
-        return self._out_size >= OUTPUT_LIMIT
-
-    @property
-    def hungry(self) -> bool:
-        """False when the shell should stop reading."""
-        return len(self._lines) < INPUT_LIMIT
-
     @property
     def logged_in(self) -> bool:
         return self._state in (State.TRANSACTION, State.LISTING, State.SENDING, State.UPDATE)
-
-    @property
-    def closed(self) -> bool:
-        """True once nothing more is read; ``Closed`` has been or will be the last event."""
-        return self._state is State.CLOSED
-
-    def take_output(self) -> bytes:
-        """Everything to be sent since the last call, in order."""
-        output = b"".join(self._out)
-        self._out.clear()
-        self._out_size = 0
-        return output
-
-    def close(self, reply: bytes | None, reason: str) -> None:
-        """End now, whatever is under way; ``reply`` is a last word.  ``Closed`` is the only event that follows."""
-        if self._state is not State.CLOSED:
-            if reply is not None:
-                self._write(reply)
-            self._state = State.CLOSED
-            self._lines.clear()
-            self._events[:] = [events.Closed(reason)]
 
     # -- answers to events
 
@@ -281,18 +185,6 @@ class ServerConnection:
 
     # -- within
 
-    def _write(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_size += len(data)
-
-    def _happened(self, what: str) -> bool:
-        """Follow the table; False when this cannot happen here, as the connection was closed meanwhile."""
-        following = TABLE[self._state].get(what)
-        if following is None:
-            return False
-        self._state = following
-        return True
-
     @property
     def _may_log_in(self) -> bool:
         return self.secure or self._service.cleartext
@@ -356,10 +248,6 @@ class ServerConnection:
         self._happened("STLS")
         self._write(replies.ok("begin TLS"))
         self._events.append(events.TlsWanted())
-
-    def _spoke_in_clear(self) -> None:
-        # A man in the middle can put commands there (CVE-2011-0411); no honest client does.
-        self.close(None, "clear text behind STLS")
 
     def _user(self, argument: str) -> None:
         self._check_may_log_in()

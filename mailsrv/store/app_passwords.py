@@ -1,8 +1,8 @@
 """App passwords: further passwords of an account, one for each program or device, each with a name of its own.
 
 They are extra fields of the accounts file, ``app-NAME={SCHEME}hash`` or, for one that is good for some services only,
-``app-NAME=SERVICE,SERVICE:{SCHEME}hash``.  Dovecot passes over them.  It takes no more than some thousands of octets of
-extra fields at a login, therefore the limit.
+``app-NAME=SERVICE,SERVICE:{SCHEME}hash``.  Dovecot passes over them; but it refuses a login with more than 16 KiB of
+extra fields, therefore the limit.
 """
 
 from __future__ import annotations

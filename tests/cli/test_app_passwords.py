@@ -154,7 +154,7 @@ def test_there_is_a_limit(tool: Any, folder: Path) -> None:
     assert "has 20 app passwords" in ran.err
     assert tool("account", "passwd", ALICE, "--app", "n3").status == 0
     assert len(apps(folder)) == LIMIT
-    # Dovecot's limit for what it hands on about a login.
+    # Dovecot refuses a login with more than 16,384 octets of extra fields.
     assert max(map(len, (folder / "accounts").read_text().splitlines())) < 8000
 
 

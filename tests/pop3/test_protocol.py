@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailsrv.pop3.dialog import INPUT_LIMIT
 from mailsrv.pop3.protocol import IDLE_S, LOGIN_S, UNREAD_S
-from mailsrv.pop3.server import INPUT_LIMIT
 from tests.pop3.world import BUFFER, PASSWORD, World
 from tests.worlds.worker import HeldWorker
 

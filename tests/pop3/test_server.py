@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailsrv.pop3 import events, replies
+from mailsrv.pop3.dialog import OUTPUT_LIMIT
 from mailsrv.pop3.maildrop import Maildrop
-from mailsrv.pop3.server import OUTPUT_LIMIT, ServerConnection
+from mailsrv.pop3.server import ServerConnection
 from mailsrv.pop3.states import COMMANDS, READING, TABLE, State
 from tests.pop3.driver import CREDENTIALS, LOOPBACK, PLAIN, Record, settle
 from tests.worlds.scram import EXAMPLE_FIRST, ScramClient

@@ -30,6 +30,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import implementer
 
 from mailsrv import app, config
+from mailsrv.store import scram_keys
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.schema import DatabaseError
@@ -101,10 +102,12 @@ def _certificate() -> ServerCertificate:
 
 @functools.cache
 def _accounts() -> str:
-    """An accounts file, its hashes as cheap as Argon2id allows."""
+    """An accounts file, its hashes as cheap as Argon2id allows; with SCRAM keys, so that no login adds them."""
     kind = low_level.Type.ID
     encoded = low_level.hash_secret(scenario.PASSWORD.encode(), bytes(16), 1, 8, 1, 16, kind).decode()
-    return "".join(f"{name}:{{ARGON2ID}}{encoded}\n" for name in scenario.MAILBOXES)
+    stored = f"{{ARGON2ID}}{encoded}"
+    keys = f"{scram_keys.FIELD}={scram_keys.make(scenario.PASSWORD, stored, bytes)}"
+    return "".join(f"{name}:{stored}::::::{keys}\n" for name in scenario.MAILBOXES)
 
 
 @functools.cache
