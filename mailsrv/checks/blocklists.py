@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.checks.clients import address_of
@@ -79,11 +80,17 @@ class Blocklists:
         return _listed(found) if found is not None else None
 
     async def _awaited(self, lookup: Deferred[Listing | None], facts: Facts) -> Verdict | None:
+        facts.kept[self.name] = None  # should it fail, it has failed in front of somebody
         listing = facts.kept[self.name] = await lookup
         return _listed(listing) if listing is not None else None
 
     def end(self, facts: Facts) -> None:
-        pass
+        lookup = facts.kept.pop(self.name, None)
+        if isinstance(lookup, Deferred):
+            lookup.addErrback(self._failed_unheard)
+
+    def _failed_unheard(self, failure: Failure) -> None:
+        log.failure("A blocklist lookup failed, and nobody waited for it", failure=failure)
 
     async def listing(self, client: str) -> Listing | None:
         """The first list, in the operator's order, that lists the client; all are asked at once."""
@@ -94,7 +101,7 @@ class Blocklists:
         for name in names:
             self._test_when_due(name)
         asked = [Deferred.fromCoroutine(self._ask(name, reverse)) for name in names]
-        for found in await gatherResults(asked):
+        for found in await gatherResults(asked, consumeErrors=True):
             if found is not None and found.blocklist not in self._broken:
                 return found
         return None

@@ -75,6 +75,8 @@ class Program:
                 stderr=subprocess.STDOUT,
                 env=None if env is None else {**os.environ, **env},
                 cwd=cwd,
+                # A shell that puts the tests into the background lets them ignore SIGINT, and so would the program.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     @property
