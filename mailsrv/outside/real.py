@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -20,6 +21,8 @@ from mailsrv.outside.resolver import DnsResolver
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SWITCH_S = 0.0001
 
 
 class ThreadWorker:
@@ -42,6 +45,9 @@ class RealOutside:
 
     def __init__(self, reactor: Any) -> None:
         self.reactor: IReactor = reactor
+        # A worker that comes back from the disk waits this long for the interpreter while the reactor is busy; with
+        # Python's 5 ms a commit takes twice as long, and every client waits for it.
+        sys.setswitchinterval(SWITCH_S)
         self.filesystem: IFilesystem = Filesystem()
 
     def wall(self) -> float:
