@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.peers.programs import Program, free_port
-from tests.peers.server import Mailsrv, Template
+from tests.peers.server import BIN, Mailsrv, Template
 
 # What twistd itself writes before and after.
 _LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[\S*\] ")
@@ -82,6 +83,20 @@ def test_port_in_use(server: Mailsrv) -> None:
         sentence = complaint(server)
     assert str(port) in sentence
     assert "in use" in sentence
+
+
+def test_a_daemon_that_cannot_start_says_so_to_who_started_it(server: Mailsrv) -> None:
+    log = server.directory / "daemon.log"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        change(server, listen__pop3=[f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"])
+        command = [str(BIN / "twistd"), f"--pidfile={server.directory / 'daemon.pid'}", f"--logfile={log}"]
+        done = subprocess.run(
+            [*command, "mailsrv", "--config", str(server.config)], capture_output=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert b"cannot listen" in done.stdout + done.stderr
+    assert "Address already in use" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_malformed_endpoint(server: Mailsrv) -> None:
