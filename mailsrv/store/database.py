@@ -64,10 +64,10 @@ class Database:
         self._idle: list[Deferred[None]] = []
 
     def open(self) -> sqlite3.Connection:
-        """Create or check the tables, before anything else runs; the connection, for now.  ``schema.DatabaseError``."""
+        """Make, upgrade or check the tables, before anything else runs; the connection, for now.  DatabaseError."""
         try:
             self._write_connection = self._outside.connect_database(self._path)
-            schema.prepare(self._write_connection, self._path)
+            schema.prepare(self._write_connection, self._path, upgrade=True)
             self._read_connection = self._outside.connect_database(self._path)
             schema.connect(self._read_connection)
         except sqlite3.Error as error:

@@ -52,6 +52,11 @@ class Arrival:
     about: str = ""  # queue id of the message that a report of our own tells of
     release_at: float = 0.0  # RFC 4865: not before this time, seconds since 1970
 
+    @property
+    def lane(self) -> str:
+        """With whom its recipients take turns: the mail of an account, or of a stranger's domain."""
+        return self.account or (self.envelope.sender.domain if self.envelope.sender else "")
+
 
 @dataclass(frozen=True, slots=True)
 class QueuedRecipient:
@@ -144,7 +149,7 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
         [(arrival.id, arrival.prefix, content) for _, arrival, _, content in acceptances],
     )
     connection.executemany(
-        "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, '', '')",
+        "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, '', '', ?)",
         [
             (
                 arrival.id,
@@ -159,6 +164,7 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
                 recipient.orcpt,
                 max(now, arrival.release_at),
                 max(now, arrival.release_at),
+                arrival.lane,
             )
             for now, arrival, names, _ in acceptances
             for n, (recipient, name) in enumerate(zip(arrival.recipients, names, strict=True))

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import sqlite3
 
-VERSION = 1
+from mailsrv.store import upgrades
+
+VERSION = 2
 
 # The states of a recipient.  The first two are open, the others final; every final one has an event of its kind.
 QUEUED = "queued"  # to be delivered when next_attempt has come
@@ -70,6 +72,7 @@ CREATE TABLE recipient (
     warned      INTEGER NOT NULL,               -- 1 when the sender was told of the delay
     status      TEXT NOT NULL,                  -- of the last attempt: an enhanced status code, "" before the first
     answer      TEXT NOT NULL,                  -- of the last attempt: what was said
+    lane        TEXT NOT NULL,                  -- who takes turns with whom: the account, or a stranger's domain
     PRIMARY KEY (message, n)
 ) WITHOUT ROWID;
 CREATE INDEX recipient_address ON recipient (address);
@@ -125,18 +128,25 @@ def connect(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def prepare(connection: sqlite3.Connection, path: str) -> None:
-    """Create the tables, or check that they are of a version that this program knows (DatabaseError)."""
+def prepare(connection: sqlite3.Connection, path: str, *, upgrade: bool = False) -> None:
+    """Create the tables, or check that they are of the version that this program knows (DatabaseError).
+
+    ``upgrade``: bring an older version up to this one.  That is for the server alone, since beside a server that still
+    runs the old program it would take the tables away from it.
+    """
     try:
         connect(connection)
         connection.execute("BEGIN IMMEDIATE")
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                for statement in TABLES.split(";\n"):
-                    if statement.strip():
-                        connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {VERSION}")
+                upgrades.run(connection, TABLES)
+                version = VERSION
+            elif upgrade and version < VERSION:
+                for step in range(version + 1, VERSION + 1):
+                    upgrades.run(connection, upgrades.STEPS[step])
+                version = VERSION
+            connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("COMMIT")
         except Exception:
             # Half of the tables would be worse than none.
@@ -147,6 +157,11 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
         raise unusable(path, error) from error
     if version > VERSION:
         raise DatabaseError(f"{path}: written by a newer mailsrv (version {version}, this one knows {VERSION}).")
+    if version < VERSION:
+        raise DatabaseError(
+            f"{path}: written by an older mailsrv (version {version}, this one knows {VERSION});"
+            " restart the server, which brings it up to date."
+        )
 
 
 def unusable(path: str, error: sqlite3.Error) -> DatabaseError:

@@ -252,7 +252,7 @@ def test_a_million_recipients_of_one_domain_cost_destinations_one_step(rows: Row
     rows.connection.execute(
         "WITH RECURSIVE many (number) AS (SELECT 10 UNION ALL SELECT number + 1 FROM many WHERE number < 20000)"
         " INSERT INTO recipient SELECT number, n, address, original, sender, mailbox, name, 'many.example', notify,"
-        " orcpt, state, attempts, since, next_attempt, warned, status, answer FROM recipient JOIN many"
+        " orcpt, state, attempts, since, next_attempt, warned, status, answer, lane FROM recipient JOIN many"
     )
     steps: list[int] = []
 

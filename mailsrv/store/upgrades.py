@@ -1,0 +1,26 @@
+"""How the database of an older version becomes one of the next: the steps that ``schema.prepare`` takes at a start.
+
+``STEPS[n]`` brings version n - 1 to version n, in one transaction with all others: a crash in between leaves the old
+database as it was.  A database that went through the steps has the same tables and indexes as a new one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+STEPS: Final = {
+    2: """
+ALTER TABLE recipient ADD COLUMN lane TEXT NOT NULL DEFAULT '';
+UPDATE recipient SET lane = (
+    SELECT CASE WHEN account <> '' THEN account ELSE substr(message.sender, instr(message.sender, '@') + 1) END
+    FROM message WHERE message.id = recipient.message)
+""",
+}
+
+
+def run(connection: sqlite3.Connection, statements: str) -> None:
+    """Execute statements, which end with ``;`` at the end of a line."""
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
