@@ -1,8 +1,8 @@
 """``mailsrv check``: whether the server can do its work, one line for each thing looked at, with the remedy.
 
-Looks at the configuration, accounts and aliases, files and their permissions, the certificates, the ports, the routes,
-and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may
-run while the server does: a port that mailsrv itself answers on is in order.
+Looks at the configuration, accounts and aliases, files and their permissions, the certificates, the ports, the queue,
+the ways out, and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong; warnings alone
+are 0.  It may run while the server does: a port that mailsrv itself answers on is in order.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from mailsrv.cli import check_dns
+from mailsrv.cli import check_dns, check_queue, check_route
 from mailsrv.cli.command import add_common, config_of, print_json, wants_json
 from mailsrv.cli.endpoint import Place, place, socket_path
 from mailsrv.cli.finding import Finding, ok, warning, wrong
+from mailsrv.cli.wording import now
 from mailsrv.config import Config, ConfigError
 from mailsrv.store.accounts import AccountsError, load_directory
 
@@ -67,9 +68,12 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     for service, endpoints in _services(config):
         for endpoint in endpoints:
             yield port(config, service, endpoint)
-    yield from routes(config)
+    yield from check_queue.findings(config, now())
+    yield from check_route.routes(config)
     if not arguments.no_dns:
-        yield from check_dns.records(config, check_dns.lookup(config.dns.servers))
+        ask = check_dns.lookup(config.dns.servers)
+        yield from check_route.direct(config, ask)
+        yield from check_dns.records(config, ask)
 
 
 def directory(config: Config) -> Iterator[Finding]:
@@ -254,16 +258,3 @@ def _answers(config: Config, service: str, at: Place) -> bool:
 
 def _is_ours(config: Config, greeting: bytes) -> bool:
     return config.hostname.encode() in greeting or b"mailsrv" in greeting
-
-
-def routes(config: Config) -> Iterator[Finding]:
-    """Whether the next hops that routes name take connections."""
-    for domain, route in config.outbound.routes.items():
-        what = f'route "{domain}"'
-        try:
-            socket.create_connection((route.host, route.port), min(_TIMEOUT_S, config.outbound.connect_timeout)).close()
-        except OSError as error:
-            problem = error.strerror or str(error)
-            yield wrong(what, f"{route.host} port {route.port}: {problem}", "mend [outbound] routes, or that server")
-        else:
-            yield ok(what, f"{route.host} port {route.port} takes connections")
