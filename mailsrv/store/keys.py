@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import base64
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 _MIDDLE = "._domainkey."
 _END = ".pem"
 _RSA_BITS = 2048  # RFC 8301 3.2: at least 1024, should be 2048; larger ones do not fit everywhere in DNS
+_RSA_LEAST = 1024
+_SHA256 = Prehashed(hashes.SHA256())
 
 
 class KeyFileError(Exception):
@@ -31,9 +35,51 @@ class PublicKey:
     record: str
 
 
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private key, ready to sign for ``domain`` (A-labels)."""
+
+    domain: str
+    selector: str
+    private: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """The ``k=`` tag: "rsa" or "ed25519"."""
+        return "rsa" if isinstance(self.private, rsa.RSAPrivateKey) else "ed25519"
+
+    @property
+    def algorithm(self) -> str:
+        """The ``a=`` tag."""
+        return f"{self.kind}-sha256"
+
+    def sign(self, digest: bytes) -> bytes:
+        """The signature of a SHA-256 digest."""
+        if isinstance(self.private, rsa.RSAPrivateKey):
+            return self.private.sign(digest, padding.PKCS1v15(), _SHA256)
+        return self.private.sign(digest)  # RFC 8463 3: PureEdDSA of the digest
+
+    @property
+    def public(self) -> PublicKey:
+        """What is to be published."""
+        key = self.private.public_key()
+        if isinstance(key, rsa.RSAPublicKey):
+            # RFC 6376 3.6.1: the SubjectPublicKeyInfo in DER.
+            octets = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        else:
+            octets = key.public_bytes_raw()  # RFC 8463 4: the 32 octets alone
+        record = f"v=DKIM1; k={self.kind}; p={base64.b64encode(octets).decode()}"
+        return PublicKey(record_name(self.domain, self.selector), record)
+
+
+def record_name(domain: str, selector: str) -> str:
+    """Where the public half of a key is published."""
+    return f"{selector}{_MIDDLE}{domain}"
+
+
 def path(state: str, domain: str, selector: str) -> str:
     """Where a key is."""
-    return os.path.join(state, "keys", f"{selector}{_MIDDLE}{domain}{_END}")
+    return os.path.join(state, "keys", f"{record_name(domain, selector)}{_END}")
 
 
 def of_domain(state: str, domain: str) -> list[str]:
@@ -55,26 +101,33 @@ def generate(kind: str) -> bytes:
     )
 
 
-def public(state: str, domain: str, selector: str) -> PublicKey:
-    """The public half of a key, as it is published (KeyFileError)."""
+def read(state: str, domain: str, selector: str) -> SigningKey:
+    """A private key (KeyFileError)."""
     place = path(state, domain, selector)
     try:
         with open(place, "rb") as file:
-            key = serialization.load_pem_private_key(file.read(), None)
+            data = file.read()
     except OSError as error:
         raise KeyFileError(f"{place}: cannot be read: {error.strerror}.") from None
-    except (ValueError, TypeError):
+    return parse(data, domain, selector, place)
+
+
+def parse(data: bytes, domain: str, selector: str, place: str) -> SigningKey:
+    """A private key from PEM that stands at ``place`` (KeyFileError)."""
+    try:
+        key = serialization.load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyFileError(f"{place}: not a private key in PEM without a password.") from None
     if isinstance(key, rsa.RSAPrivateKey):
-        # RFC 6376 3.6.1: the SubjectPublicKeyInfo in DER.
-        kind, octets = (
-            "rsa",
-            key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),
-        )
-    elif isinstance(key, ed25519.Ed25519PrivateKey):
-        # RFC 8463 4: the 32 octets alone.
-        kind, octets = "ed25519", key.public_key().public_bytes_raw()
-    else:
+        if key.key_size < _RSA_LEAST:
+            raise KeyFileError(
+                f"{place}: an RSA key of {key.key_size} bits; other servers ignore less than {_RSA_LEAST}."
+            )
+    elif not isinstance(key, ed25519.Ed25519PrivateKey):
         raise KeyFileError(f"{place}: neither an RSA nor an Ed25519 key.")
-    record = f"v=DKIM1; k={kind}; p={base64.b64encode(octets).decode()}"
-    return PublicKey(f"{selector}{_MIDDLE}{domain}", record)
+    return SigningKey(domain, selector, key)
+
+
+def public(state: str, domain: str, selector: str) -> PublicKey:
+    """The public half of a key, as it is published (KeyFileError)."""
+    return read(state, domain, selector).public
