@@ -17,6 +17,7 @@ from mailsrv.config import parse
 from mailsrv.outside import listening
 from mailsrv.store import ledger, queue
 from mailsrv.store.accounts import parse_directory
+from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.ledger import Event
 from mailsrv.store.schema import DatabaseError
 from mailsrv.tls import ServerCertificate
@@ -60,6 +61,7 @@ class Settings:
 
     def __init__(self, certificate: ServerCertificate, text: str = CONFIG) -> None:
         self.certificate = certificate
+        self.keys = NO_KEYS
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[str], None] = lambda problem: None
         self.change(text)

@@ -1,8 +1,7 @@
 """The keys that sign the mail of our domains (DKIM, RFC 6376), as files under ``state/keys``.
 
 A file is named after the DNS record that publishes its public half: ``<selector>._domainkey.<domain>.pem``, PKCS #8
-without a password, mode 0600.  A domain may have several; each is published, so that a new one can be known to the
-world before it signs and an old one after it has.
+without a password, mode 0600.  A domain may have several; which of them sign is said in ``key_states``.
 """
 
 from __future__ import annotations
@@ -31,8 +30,18 @@ class KeyFileError(Exception):
 class PublicKey:
     """What is to be published: ``record`` is the text of the TXT record at ``name``."""
 
-    name: str
+    domain: str
+    selector: str
     record: str
+
+    @property
+    def name(self) -> str:
+        return record_name(self.domain, self.selector)
+
+    def is_published_by(self, text: str) -> bool:
+        """Whether a TXT record says the same key, however it is written (RFC 6376 3.6.1)."""
+        there, own = _tags(text), _tags(self.record)
+        return there.get("p") == own["p"] and there.get("k", "rsa") == own["k"] and there.get("v", "DKIM1") == own["v"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class SigningKey:
         else:
             octets = key.public_bytes_raw()  # RFC 8463 4: the 32 octets alone
         record = f"v=DKIM1; k={self.kind}; p={base64.b64encode(octets).decode()}"
-        return PublicKey(record_name(self.domain, self.selector), record)
+        return PublicKey(self.domain, self.selector, record)
 
 
 def record_name(domain: str, selector: str) -> str:
@@ -79,17 +88,27 @@ def record_name(domain: str, selector: str) -> str:
 
 def path(state: str, domain: str, selector: str) -> str:
     """Where a key is."""
-    return os.path.join(state, "keys", f"{record_name(domain, selector)}{_END}")
+    return os.path.join(folder(state), f"{record_name(domain, selector)}{_END}")
+
+
+def folder(state: str) -> str:
+    """Where all of them are."""
+    return os.path.join(state, "keys")
 
 
 def of_domain(state: str, domain: str) -> list[str]:
-    """The selectors of a domain's keys, sorted; none when there is no folder."""
+    """The selectors of a domain's keys, sorted; none when there is no folder (KeyFileError)."""
     end = f"{_MIDDLE}{domain}{_END}"
     try:
-        names = os.listdir(os.path.join(state, "keys"))
+        names = os.listdir(folder(state))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise KeyFileError(f"{folder(state)}: cannot be read: {error.strerror}.") from None
     return sorted(name.removesuffix(end) for name in names if name.endswith(end) and not name.startswith("."))
+
+
+KINDS = ("rsa", "ed25519")  # RSA first: some verifiers know nothing else, and some look at the first signature only
 
 
 def generate(kind: str) -> bytes:
@@ -131,3 +150,8 @@ def parse(data: bytes, domain: str, selector: str, place: str) -> SigningKey:
 def public(state: str, domain: str, selector: str) -> PublicKey:
     """The public half of a key, as it is published (KeyFileError)."""
     return read(state, domain, selector).public
+
+
+def _tags(text: str) -> dict[str, str]:
+    pairs = (tag.partition("=") for tag in "".join(text.split()).split(";"))
+    return {name: value for name, _, value in pairs}

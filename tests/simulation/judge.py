@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _NAME = re.compile(r".*,S=([0-9]+),W=([0-9]+)(:2,[A-Z]*)?")
-_PREFIX = re.compile(rb"(?:(?:Return-Path|Delivered-To|Received|Authentication-Results):[^\n]*\n(?:[ \t][^\n]*\n)*)*")
+_PREFIX = re.compile(
+    rb"(?:(?:Return-Path|Delivered-To|Received|Authentication-Results|DKIM-Signature):[^\n]*\n(?:[ \t][^\n]*\n)*)*"
+)
 _ID = re.compile(rb"^Message-ID: <([^>]*)>", re.MULTILINE)
 
 

@@ -33,6 +33,7 @@ from mailsrv import app, config
 from mailsrv.store import scram_keys
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.database import StorageTrouble
+from mailsrv.store.key_states import Keys
 from mailsrv.store.schema import DatabaseError
 from mailsrv.tls import ServerCertificate
 from tests.simulation import judge, scenario
@@ -46,6 +47,7 @@ from tests.simulation.resolver import Zone
 from tests.simulation.scenario import CALM_FAULTS, Errand, Faults
 from tests.simulation.sink import Sink
 from tests.simulation.timeline import Life, SimulatedCrash, Timeline
+from tests.worlds.keys import pair
 from tests.worlds.resolver import RecordsResolver
 
 STATE = "/var/lib/mailsrv"
@@ -176,6 +178,7 @@ class WorldSettings:
         self.config = _config()
         self.directory = parse_directory(self.config, _accounts(), aliases)
         self.certificate = _certificate()
+        self.keys = Keys({"example.org": pair()}, {})
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[str], None] = lambda problem: None
 
