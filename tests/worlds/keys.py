@@ -14,8 +14,9 @@ def signing_key(kind: str, selector: str = "", domain: str = "example.org") -> S
     return keys.parse(keys.generate(kind), domain, selector or kind, "a key of the tests")
 
 
-def pair(domain: str = "example.org") -> tuple[SigningKey, SigningKey]:
-    return signing_key("rsa", domain=domain), signing_key("ed25519", domain=domain)
+def pair(domain: str = "example.org", end: str = "") -> tuple[SigningKey, SigningKey]:
+    """Keys of both kinds, whose selectors are their kinds with ``end``."""
+    return signing_key("rsa", f"rsa{end}", domain), signing_key("ed25519", f"ed25519{end}", domain)
 
 
 def zone(*of_keys: SigningKey) -> dict[str, str]:
