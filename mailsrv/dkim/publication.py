@@ -18,7 +18,7 @@ from mailsrv.config import Config
 from mailsrv.outside.interfaces import IResolver, LookupFailed, NameNotFound, Outside
 from mailsrv.store import key_states, ledger
 from mailsrv.store.key_states import Keys
-from mailsrv.store.keys import KeyFileError, PublicKey
+from mailsrv.store.keys import KeyFileError, PublicKey, is_same
 from mailsrv.store.ledger import Event
 from mailsrv.store.recorder import Recorder
 
@@ -89,7 +89,7 @@ class Publication:
         try:
             for key in waiting:
                 answer = await self._resolver.query(key.name, "TXT")
-                if not any(key.is_published_by(text) for text in answer.records):
+                if not any(is_same(key.record, text) for text in answer.records):
                     return False
         except NameNotFound:
             return False

@@ -38,11 +38,6 @@ class PublicKey:
     def name(self) -> str:
         return record_name(self.domain, self.selector)
 
-    def is_published_by(self, text: str) -> bool:
-        """Whether a TXT record says the same key, however it is written (RFC 6376 3.6.1)."""
-        there, own = _tags(text), _tags(self.record)
-        return there.get("p") == own["p"] and there.get("k", "rsa") == own["k"] and there.get("v", "DKIM1") == own["v"]
-
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
@@ -150,6 +145,12 @@ def parse(data: bytes, domain: str, selector: str, place: str) -> SigningKey:
 def public(state: str, domain: str, selector: str) -> PublicKey:
     """The public half of a key, as it is published (KeyFileError)."""
     return read(state, domain, selector).public
+
+
+def is_same(record: str, text: str) -> bool:
+    """Whether a TXT record has the key of ``record``, however it is written (RFC 6376 3.6.1)."""
+    there, own = _tags(text), _tags(record)
+    return there.get("p") == own["p"] and there.get("k", "rsa") == own["k"] and there.get("v", "DKIM1") == own["v"]
 
 
 def _tags(text: str) -> dict[str, str]:
