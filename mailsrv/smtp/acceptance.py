@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from mailsrv.checks.clients import LOCAL
 from mailsrv.checks.interfaces import Facts, Stage
+from mailsrv.dkim.signature import take_off
 from mailsrv.mail import header, submitted, trace
 from mailsrv.mail.address import Address
 from mailsrv.mail.author import AuthorError, authors
@@ -193,6 +194,7 @@ class Acceptance:
         # What the checks say of this message stands above our Received, as their trace (RFC 8601 5).  The signature is
         # on top, where whoever changes the message on its way out can take it off.
         prefix = b"".join((signature, *facts.fields, self._received(queue_id.text(draft.id), protocol), added))
+        domain, _ = take_off(signature)
         return Arrival(
             id=draft.id,
             envelope=envelope,
@@ -206,6 +208,7 @@ class Acceptance:
             size=size,
             lines=lines,
             release_at=transaction.release_at,
+            reason=f"the message is stored, signed by {domain}" if domain else "the message is stored",
         )
 
     def _received(self, number: str, protocol: str) -> bytes:

@@ -238,7 +238,7 @@ def _read(state: str) -> _Lines:
             STATES.index(of_key)
         except ValueError:
             raise KeyFileError(
-                f"{place}:{number}: expected the name of a key, one of {', '.join(STATES)}, and a time such as"
+                f"{place}:{number}: expected the name of a key, one of next, signing, retired, and a time such as"
                 " 2026-11-23T18:04:00Z."
             ) from None
     return lines

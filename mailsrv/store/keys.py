@@ -10,7 +10,7 @@ import base64
 import os
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
@@ -129,7 +129,8 @@ def read(state: str, domain: str, selector: str) -> SigningKey:
 def parse(data: bytes, domain: str, selector: str, place: str) -> SigningKey:
     """A private key from PEM that stands at ``place`` (KeyFileError)."""
     try:
-        key = serialization.load_pem_private_key(data, None)
+        # The full validation of an RSA key takes some 40 ms, which nobody can wait for at a reload; see _proven.
+        key = serialization.load_pem_private_key(data, None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyFileError(f"{place}: not a private key in PEM without a password.") from None
     if isinstance(key, rsa.RSAPrivateKey):
@@ -139,7 +140,21 @@ def parse(data: bytes, domain: str, selector: str, place: str) -> SigningKey:
             )
     elif not isinstance(key, ed25519.Ed25519PrivateKey):
         raise KeyFileError(f"{place}: neither an RSA nor an Ed25519 key.")
-    return SigningKey(domain, selector, key)
+    return _proven(SigningKey(domain, selector, key), place)
+
+
+def _proven(key: SigningKey, place: str) -> SigningKey:
+    """The key, if a signature by it is one for those who have its public half (KeyFileError)."""
+    digest = bytes(32)
+    try:
+        public = key.private.public_key()
+        if isinstance(public, rsa.RSAPublicKey):
+            public.verify(key.sign(digest), digest, padding.PKCS1v15(), _SHA256)
+        else:
+            public.verify(key.sign(digest), digest)
+    except (ValueError, InvalidSignature):
+        raise KeyFileError(f"{place}: the parts of the key do not belong together.") from None
+    return key
 
 
 def public(state: str, domain: str, selector: str) -> PublicKey:

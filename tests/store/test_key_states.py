@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mailsrv.config import Config, parse
 from mailsrv.smtp.protocol import HOLD_LIMIT_S
@@ -218,6 +220,27 @@ def test_weak_keys(config: Config) -> None:
     with pytest.raises(KeyFileError) as caught:
         key_states.load(config)
     assert str(caught.value) == f"{place}: an RSA key of 512 bits; other servers ignore less than 1024."
+
+
+def test_keys_whose_halves_do_not_belong_together(config: Config) -> None:
+    made = serialization.load_pem_private_key(keys.generate("rsa"), None)
+    assert isinstance(made, rsa.RSAPrivateKey)
+    numbers = made.private_numbers()
+    damaged = rsa.RSAPrivateNumbers(
+        numbers.p,
+        numbers.q,
+        numbers.d,
+        numbers.dmp1,
+        numbers.dmq1,
+        numbers.iqmp,
+        rsa.RSAPublicNumbers(3, numbers.public_numbers.n),
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    pem = damaged.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(KeyFileError) as caught:
+        keys.parse(pem, ORG, "damaged", "FILE")
+    assert str(caught.value) == "FILE: the parts of the key do not belong together."
 
 
 def test_a_folder_that_cannot_be_read(config: Config) -> None:
