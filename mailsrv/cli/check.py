@@ -26,7 +26,7 @@ from mailsrv.cli.endpoint import Place, place, socket_path
 from mailsrv.cli.finding import Finding, ok, warning, wrong
 from mailsrv.cli.wording import now
 from mailsrv.config import Config, ConfigError
-from mailsrv.store import key_states
+from mailsrv.store import key_states, keys
 from mailsrv.store.accounts import AccountsError, load_directory
 from mailsrv.store.keys import KeyFileError
 
@@ -130,8 +130,10 @@ def signing_keys(config: Config) -> Iterator[Finding]:
     try:
         found = key_states.load(config)
         all_keys = [key for domain in config.domains for key in key_states.of_domain(config.state, domain)]
+        for key in all_keys:
+            keys.read(config.state, key.domain, key.selector)
     except KeyFileError as error:
-        yield wrong("keys", str(error).removesuffix("."), "put the right file there; till then the server refuses it")
+        yield wrong("keys", str(error).removesuffix("."), "put the right file there, or move it away")
         return
     for domain in config.domains:
         signing = found.signing.get(domain, ())

@@ -60,8 +60,8 @@ class Key(Protocol):
 def sign(keys: Sequence[Key], header: bytes, body: bytes, at: float) -> bytes:
     """One DKIM-Signature field for each key, in their order, to go in front of the message.
 
-    ``header`` is the header section as it will leave, ``body`` the SHA-256 digest of the relaxed body (not empty: an
-    empty body has a digest too), ``at`` seconds since 1970.
+    ``header`` is the header section as it will leave, ``body`` the SHA-256 digest of the relaxed body, ``at`` seconds
+    since 1970.
     """
     found = fields(header)
     names = _names(found)

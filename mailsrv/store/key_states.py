@@ -96,7 +96,7 @@ def load(config: Config) -> Keys:
     for domain in config.domains:
         found = _of_domain(config.state, domain, lines)
         for name, (state, _) in lines.items():
-            if state == SIGNING and name.endswith(keys.record_name(domain, "")) and name not in {k.name for k in found}:
+            if state == SIGNING and _is_of(name, domain) and name not in {key.name for key in found}:
                 raise KeyFileError(f"{path(config.state)}: {name} is to sign, but its file is not there.")
         by_state = {state: _private(config.state, found, state) for state in (SIGNING, NEXT)}
         if by_state[SIGNING]:
@@ -146,7 +146,7 @@ def begin(state: str, domain: str, now: float) -> tuple[KeyState, ...]:
     with locked(folder):
         lines = _read(state)
         there = _of_domain(state, domain, lines)
-        of_this = {name: line for name, line in lines.items() if name.endswith(keys.record_name(domain, ""))}
+        of_this = {name: line for name, line in lines.items() if _is_of(name, domain)}
         names = [name for name, (of_key, _) in of_this.items() if of_key == NEXT]
         if not there:
             # Whatever is said of keys that are not there is not meant for the new ones.
@@ -175,8 +175,10 @@ def activate(state: str, domain: str, now: float) -> tuple[KeyState, ...]:
         there = _of_domain(state, domain, lines)
         if any(key.state == NEXT for key in there):
             change = {NEXT: SIGNING, SIGNING: RETIRED}
-            lines |= {key.name: (change[key.state], now) for key in there if key.state in change}
-            _write(state, lines)
+            changed = {key.name: (change[key.state], now) for key in there if key.state in change}
+            # One that a crash has kept from being made is not to come as a pair of its own.
+            left = {name: line for name, line in lines.items() if line[0] != NEXT or not _is_of(name, domain)}
+            _write(state, {**left, **changed})
         return tuple(key for key in of_domain(state, domain) if key.state == SIGNING)
 
 
@@ -192,6 +194,10 @@ def withdraw(state: str, domain: str, over: Callable[[KeyState], bool]) -> tuple
             names = {key.name for key in gone}
             _write(state, {name: line for name, line in lines.items() if name not in names})
         return gone
+
+
+def _is_of(name: str, domain: str) -> bool:
+    return name.endswith(keys.record_name(domain, ""))
 
 
 def _selectors(there: Sequence[KeyState], now: float) -> list[str]:

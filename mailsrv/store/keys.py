@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -15,10 +16,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
+KINDS = ("rsa", "ed25519")  # RSA first: some verifiers know nothing else, and some look at the first signature only
+
 _MIDDLE = "._domainkey."
 _END = ".pem"
 _RSA_BITS = 2048  # RFC 8301 3.2: at least 1024, should be 2048; larger ones do not fit everywhere in DNS
 _RSA_LEAST = 1024
+# RFC 6376 3.1: names of DNS; an underscore is seen in practice.
+_SELECTOR = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 _SHA256 = Prehashed(hashes.SHA256())
 
 
@@ -103,9 +108,6 @@ def of_domain(state: str, domain: str) -> list[str]:
     return sorted(name.removesuffix(end) for name in names if name.endswith(end) and not name.startswith("."))
 
 
-KINDS = ("rsa", "ed25519")  # RSA first: some verifiers know nothing else, and some look at the first signature only
-
-
 def generate(kind: str) -> bytes:
     """A new private key as PEM; ``kind`` is "rsa" (RFC 6376) or "ed25519" (RFC 8463)."""
     key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -128,6 +130,8 @@ def read(state: str, domain: str, selector: str) -> SigningKey:
 
 def parse(data: bytes, domain: str, selector: str, place: str) -> SigningKey:
     """A private key from PEM that stands at ``place`` (KeyFileError)."""
+    if not _SELECTOR.fullmatch(selector):
+        raise KeyFileError(f"{place}: its name does not begin with a selector.")
     try:
         # The full validation of an RSA key takes some 40 ms, which nobody can wait for at a reload; see _proven.
         key = serialization.load_pem_private_key(data, None, unsafe_skip_rsa_key_validation=True)

@@ -204,6 +204,15 @@ def test_broken_keys_are_one_sentence(tool: Any, config: Config, verb: tuple[str
     assert f"wrong    keys: {place}:1: expected" in ran.out
 
 
+def test_a_broken_key_that_has_retired_is_told_of(config: Config) -> None:
+    for _ in range(2):
+        key_states.begin(config.state, "example.org", NOW)
+    key_states.activate(config.state, "example.org", NOW)
+    place = keys.path(config.state, "example.org", FIRST[0])
+    Path(place).write_bytes(b"")
+    assert keys_in_check(config) == [f"wrong: {place}: not a private key in PEM without a password"]
+
+
 def test_rsa_is_missed(config: Config) -> None:
     key_states.begin(config.state, "example.org", NOW)
     Path(keys.path(config.state, "example.org", FIRST[1])).unlink()

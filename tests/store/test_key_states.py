@@ -143,6 +143,15 @@ def test_a_crash_while_the_next_keys_are_made(config: Config, missing: list[str]
     assert states(config) == {**dict.fromkeys(FIRST, SIGNING), **dict.fromkeys(SECOND, NEXT)}
 
 
+def test_half_a_pair_that_signs_is_followed_by_a_whole_one(config: Config) -> None:
+    key_states.begin(config.state, ORG, NOW)
+    key_states.begin(config.state, ORG, NOW + DAY_S)
+    Path(keys.path(config.state, ORG, SECOND[0])).unlink()
+    key_states.activate(config.state, ORG, NOW + DAY_S)
+    assert signing(config) == SECOND[1:]
+    assert selectors(key_states.begin(config.state, ORG, NOW + 2 * DAY_S)) == ["ed25519-20261201", "rsa-20261201"]
+
+
 def test_a_crash_while_old_keys_are_removed(config: Config) -> None:
     key_states.begin(config.state, ORG, NOW)
     key_states.begin(config.state, ORG, NOW + DAY_S)
@@ -211,6 +220,16 @@ def test_key_files_that_make_no_sense(config: Config, content: bytes) -> None:
     with pytest.raises(KeyFileError) as caught:
         key_states.load(config)
     assert str(caught.value) == f"{place}: not a private key in PEM without a password."
+
+
+@pytest.mark.parametrize("selector", ["a b", "größe", "-a", "a..b", "a;b"])
+def test_names_that_no_record_can_have(config: Config, selector: str) -> None:
+    os.makedirs(keys.folder(config.state))
+    place = Path(keys.path(config.state, ORG, selector))
+    place.write_bytes(keys.generate("ed25519"))
+    with pytest.raises(KeyFileError) as caught:
+        key_states.load(config)
+    assert str(caught.value) == f"{place}: its name does not begin with a selector."
 
 
 def test_weak_keys(config: Config) -> None:
