@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailsrv.dkim.signature import take_off
 from mailsrv.dkim.signer import Signer
 from mailsrv.store.keys import SigningKey
 from tests.simulation.outside import Machine
@@ -89,3 +90,16 @@ def test_what_cannot_be_read_is_the_callers_trouble(desk: Desk) -> None:
 
     with pytest.raises(OSError, match="Input/output error"):
         wait(desk.timeline, desk.signer.fields("example.org", HEADER, body()))
+
+
+def test_what_is_changed_on_its_way_out_is_signed_anew(desk: Desk) -> None:
+    body = "grüße \r\n".encode()
+    message = desk.fields(body) + b"Received: x\r\n" + HEADER + b"\r\n" + body
+    changed = message.replace(body, b"gr=C3=BC=C3=9Fe=20\r\n").replace(
+        b"Subject:", b"Content-Transfer-Encoding: quoted-printable\r\nSubject:"
+    )
+    assert verified(changed, pair()) == [False, False]
+    domain, rest = take_off(changed)
+    header, _, text = rest.partition(b"\r\n\r\n")
+    again = wait(desk.timeline, desk.signer.fields(domain, header + b"\r\n", desk.body([text])))
+    assert verified(again + rest, pair()) == [True, True]
