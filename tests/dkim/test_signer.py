@@ -96,7 +96,7 @@ def test_what_is_changed_on_its_way_out_is_signed_anew(desk: Desk) -> None:
     body = "grüße \r\n".encode()
     message = desk.fields(body) + b"Received: x\r\n" + HEADER + b"\r\n" + body
     changed = message.replace(body, b"gr=C3=BC=C3=9Fe=20\r\n").replace(
-        b"Subject:", b"Content-Transfer-Encoding: quoted-printable\r\nSubject:"
+        b"\r\nSubject:", b"\r\nContent-Transfer-Encoding: quoted-printable\r\nSubject:"
     )
     assert verified(changed, pair()) == [False, False]
     domain, rest = take_off(changed)
