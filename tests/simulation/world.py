@@ -24,6 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 from argon2 import low_level
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -33,6 +34,8 @@ from mailsrv import app, config
 from mailsrv.store import scram_keys
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.database import StorageTrouble
+from mailsrv.store.key_states import Keys
+from mailsrv.store.keys import SigningKey
 from mailsrv.store.schema import DatabaseError
 from mailsrv.tls import ServerCertificate
 from tests.simulation import judge, scenario
@@ -168,6 +171,11 @@ class _Failures:
             self._world.errors.append(f"{formatEvent(event)}\n{failure.getTraceback()}")
 
 
+def _signing_key() -> SigningKey:
+    """The same in every process, as a run has to be."""
+    return SigningKey("example.org", "ed25519", Ed25519PrivateKey.from_private_bytes(bytes(32)))
+
+
 class WorldSettings:
     """``mailsrv.app.Settings`` from text; no files to look at."""
 
@@ -176,6 +184,7 @@ class WorldSettings:
         self.config = _config()
         self.directory = parse_directory(self.config, _accounts(), aliases)
         self.certificate = _certificate()
+        self.keys = Keys({"example.org": (_signing_key(),)}, {})
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[str], None] = lambda problem: None
 
