@@ -1,8 +1,9 @@
 """``mailsrv check``: whether the server can do its work, one line for each thing looked at, with the remedy.
 
 Looks at the configuration, accounts and aliases, files and their permissions, the certificates, the ports, the routes,
-and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may
-run while the server does: a port that mailsrv itself answers on is in order.
+and what DNS says about us; tells what other servers have refused lately.  It changes nothing.  Exit status 1 when
+something is wrong; warnings alone are 0.  It may run while the server does: a port that mailsrv itself answers on is in
+order.
 """
 
 from __future__ import annotations
@@ -24,10 +25,16 @@ from mailsrv.cli import check_dns
 from mailsrv.cli.command import add_common, config_of, print_json, wants_json
 from mailsrv.cli.endpoint import Place, place, socket_path
 from mailsrv.cli.finding import Finding, ok, warning, wrong
+from mailsrv.cli.wording import counted, moment, now
 from mailsrv.config import Config, ConfigError
+from mailsrv.relay.remedies import remedy_of
+from mailsrv.store import notices
 from mailsrv.store.accounts import AccountsError, load_directory
+from mailsrv.store.connection import opened, snapshot
+from mailsrv.store.schema import DatabaseError
 
 _TIMEOUT_S = 5.0
+_LATELY_S = 7 * 86400.0
 _SOON = datetime.timedelta(days=14)
 _ENCODINGS = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 
@@ -68,8 +75,24 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
         for endpoint in endpoints:
             yield port(config, service, endpoint)
     yield from routes(config)
+    yield from refusals(config, now())
     if not arguments.no_dns:
         yield from check_dns.records(config, check_dns.lookup(config.dns.servers))
+
+
+def refusals(config: Config, at: float) -> Iterator[Finding]:
+    """What other servers have said lately that the operator can do something about, the latest first."""
+    try:
+        with opened(os.path.join(config.state, "mailsrv.db")) as connection, snapshot(connection):
+            found = notices.counts(connection, at - _LATELY_S)
+    except DatabaseError as error:
+        yield warning("database", str(error).removesuffix("."), "run this check as root, or do what the sentence says")
+        return
+    for count in found:
+        remedy = remedy_of(count.cause)
+        if remedy is not None and remedy.tell:
+            often = f"{counted(count.times, 'time')}, the last one on {moment(count.seen)}"
+            yield warning("refused elsewhere", f"{count.cause}, {often}: {remedy.meaning}", remedy.remedy)
 
 
 def directory(config: Config) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ CREATE TABLE message (
     account     TEXT NOT NULL,                  -- who had logged in, "" for mail from outside
     client      TEXT NOT NULL,                  -- address of the client, "" for our own reports
     helo        TEXT NOT NULL,
-    protocol    TEXT NOT NULL                   -- SMTP, ESMTPSA ... (RFC 3848), "report" or "notice" for our own
+    protocol    TEXT NOT NULL                   -- SMTP, ESMTPSA ... (RFC 3848); "report" and the like for our own
 );
 CREATE INDEX message_sender ON message (sender);
 CREATE INDEX message_message_id ON message (message_id);
