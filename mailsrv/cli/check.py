@@ -28,7 +28,7 @@ from mailsrv.cli.finding import Finding, ok, warning, wrong
 from mailsrv.cli.wording import counted, moment, now
 from mailsrv.config import Config, ConfigError
 from mailsrv.relay.remedies import remedy_of
-from mailsrv.store import notices
+from mailsrv.store import notices, queue
 from mailsrv.store.accounts import AccountsError, load_directory
 from mailsrv.store.connection import opened, snapshot
 from mailsrv.store.schema import DatabaseError
@@ -75,9 +75,23 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
         for endpoint in endpoints:
             yield port(config, service, endpoint)
     yield from routes(config)
+    yield from waiting(config)
     yield from refusals(config, now())
     if not arguments.no_dns:
         yield from check_dns.records(config, check_dns.lookup(config.dns.servers))
+
+
+def waiting(config: Config) -> Iterator[Finding]:
+    """What waits for the operator."""
+    try:
+        with opened(os.path.join(config.state, "mailsrv.db")) as connection, snapshot(connection):
+            held = len(queue.held(connection))
+    except DatabaseError:
+        return  # the next look says so
+    if held:
+        yield warning(
+            "held", f"{counted(held, 'message')} until you decide", "mailsrv queue list --held, then release or remove"
+        )
 
 
 def refusals(config: Config, at: float) -> Iterator[Finding]:

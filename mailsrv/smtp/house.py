@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mailsrv.checks.bursts import Bursts
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.ordered import Checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.outside.interfaces import Outside
+from mailsrv.store.notices import Notices
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings
@@ -26,3 +28,5 @@ class House:
     recorder: Recorder
     checks: Checks
     caps: Caps
+    bursts: Bursts
+    notices: Notices

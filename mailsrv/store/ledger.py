@@ -15,7 +15,8 @@ deferred     an attempt failed, another will be made    answer, remote
 bounced      failed for good, and the sender was told   answer, remote; detail: queue id of the report
 dropped      failed for good, ``rule`` forbids telling  answer, remote
 warned       the sender was told of the delay           detail: queue id of the report
-held         the operator stopped the attempts          of the whole message: n is None
+held         the operator stopped the attempts, or a    of the whole message: n is None
+             submission is unusual (rule)
 released     the operator let them go on                of the whole message: n is None
 retried      the operator asked for one now             of the whole message: n is None
 removed      the operator took the recipient out

@@ -48,6 +48,8 @@ CREATE TABLE message (
 CREATE INDEX message_sender ON message (sender);
 CREATE INDEX message_message_id ON message (message_id);
 CREATE INDEX message_account ON message (account) WHERE account <> '';
+-- From where an account sends, since when: answered without a look at the messages.
+CREATE INDEX message_client ON message (account, client) WHERE account <> '';
 
 CREATE TABLE content (
     message     INTEGER PRIMARY KEY,

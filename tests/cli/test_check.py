@@ -15,6 +15,7 @@ from mailsrv.cli.finding import Finding
 from mailsrv.cli.init import self_signed
 from mailsrv.config import Config, load, parse
 from mailsrv.store import notices
+from mailsrv.store.message import Hold
 from mailsrv.store.notices import Notice
 from tests.worlds.rows import Rows
 
@@ -277,4 +278,13 @@ def test_what_other_servers_refuse(tool: Any, config: Config) -> None:
     rows.connection.execute("PRAGMA user_version = 1")
     (finding,) = check.refusals(config, at)
     assert "restart the server" in finding.text
+    rows.connection.close()
+
+
+def test_what_waits_for_the_operator(config: Config) -> None:
+    assert list(check.waiting(config)) == []
+    rows = Rows(str(Path(config.state) / "mailsrv.db"))
+    rows.accept(account="alice@example.org", hold=Hold("unusual", "limits"))
+    (finding,) = check.waiting(config)
+    assert (finding.verdict, finding.subject, finding.text) == ("warning", "held", "1 message until you decide")
     rows.connection.close()
