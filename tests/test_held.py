@@ -38,7 +38,9 @@ def hold(world: World, content: bytes = LETTER) -> int:
     """A submission to a colleague and to somebody elsewhere is accepted and held."""
     spool: Any = world.server._spool
     draft = spool.draft()
-    draft.append(content)
+    writing = draft.append(content)
+    if writing is not None:
+        wait(world.timeline, writing)
     arrival = Arrival(
         id=draft.id,
         envelope=Envelope(ALICE),
