@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from mailsrv.relay import refusals_any, refusals_blocklists, refusals_google, refusals_microsoft, refusals_providers
@@ -33,6 +34,7 @@ _HEAD = re.compile(r"([45][0-9]{2})[ ;:#-]*(?:([245]\.[0-9]{1,3}\.[0-9]{1,3})(?=
 _ECHOED = re.compile(r"<[^<>]*>|\"[^\"]*\"@[^\s,;]*|(?<![^\s<>(),;:\"])[^\s<>(),;:\"@]*@[^\s<>(),;]*")
 
 
+@lru_cache(maxsize=256)  # an answer is asked about several times, and of many messages
 def remedy_for(answer: str) -> Remedy | None:
     """What helps against ``answer``, an :attr:`mailsrv.mail.outcome.Outcome.answer`; None when it is not known."""
     found = _HEAD.match(answer[:_LONGEST])

@@ -93,7 +93,7 @@ def test_no_answer_takes_long(text: str) -> None:
     """A server that answers to confuse gets a few milliseconds at most; a pattern that doubles back would take more."""
     for head in ("550 5.7.1 ", "451 4.7.0 ", "554 ", "550 5.7.26 "):
         began = time.process_time()
-        remedy_for(head + text)
+        remedy_for.__wrapped__(head + text)
         assert time.process_time() - began < 0.1
 
 
