@@ -20,6 +20,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from mailsrv.checks.admission import Admission
+from mailsrv.checks.bursts import Bursts
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.clients import is_within
 from mailsrv.checks.members import all_checks
@@ -43,6 +44,7 @@ from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
 from mailsrv.store.message import Arrival
+from mailsrv.store.notices import Notices
 from mailsrv.store.password_renewal import PasswordRenewal
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
@@ -131,9 +133,10 @@ class Server:
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
         caps = Caps(lambda: settings.config.limits, self.database, outside.wall)
-        house = House(
-            settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps, self._signer
-        )
+        self._bursts = Bursts(lambda: settings.config.limits.first_time_recipients, self.database, outside.wall)
+        notices = Notices(settings, outside, self._spool, self.database)
+        shared = (settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps)
+        house = House(*shared, self._signer, self._bursts, notices)
         certificate = settings.certificate
 
         def smtp(kind: str, implicit_tls: bool = False) -> SmtpFactory:
@@ -219,6 +222,8 @@ class Server:
         self._recorder.record(Event(ledger.CONNECTION, client=address, reason=reason, rule="listen.proxies"))
 
     def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
+        if arrival.hold is not None:
+            return  # the operator's release is a change of the database
         if arrival.release_at > self._outside.wall():
             self._queue.wake_at(arrival.release_at)
             return
@@ -253,6 +258,7 @@ class Server:
         if version != self._version:  # the first time, too: something may have changed since the start
             self._version = version
             self._queue.wake()
+            self._bursts.look_again()
         await self._tail.look()
 
     def _prune(self) -> None:

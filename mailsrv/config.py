@@ -124,12 +124,17 @@ class Checks(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds."""
+    """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds.
+
+    ``over_cap`` is "refuse" or "hold"; ``first_time_recipients`` 0 is never.
+    """
 
     message_size: Annotated[int, _Key(str | int, 'a size such as "50 MiB" or a number of octets', size, "50 MiB")]
     recipients: Annotated[int, _whole(1000)]
     recipients_per_hour: Annotated[int, _whole(1000)]
     recipients_per_day: Annotated[int, _whole(5000)]
+    over_cap: Annotated[str, _string(values.over_cap, "refuse")]
+    first_time_recipients: Annotated[int, _Key(int, "a whole number", values.count_or_none, 30)]
     connections: Annotated[int, _whole(10000)]
     connections_per_client: Annotated[int, _whole(50)]
     minimum_rate: Annotated[int, _whole(100)]

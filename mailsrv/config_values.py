@@ -181,6 +181,17 @@ def count(value: int) -> int:
     return value
 
 
+def count_or_none(value: int) -> int:
+    """A number of which 0 means never."""
+    return value if value == 0 else count(value)
+
+
+def over_cap(text: str) -> str:
+    if text not in ("refuse", "hold"):
+        raise ValueError(f'"{text}" is neither "refuse" nor "hold"')
+    return text
+
+
 def cleartext(text: str) -> str:
     if text not in ("never", "loopback"):
         raise ValueError(f'"{text}" is neither "never" nor "loopback"')

@@ -40,6 +40,7 @@ SHELLS = {
     "mailsrv.smtp.protocol",
     "mailsrv.smtp.session",
     "mailsrv.smtp.acceptance",
+    "mailsrv.smtp.holding",
     "mailsrv.smtp.house",
     "mailsrv.smtp.login",
     "mailsrv.smtp.refusals",

@@ -1,8 +1,9 @@
 """``mailsrv check``: whether the server can do its work, one line for each thing looked at, with the remedy.
 
 Looks at the configuration, accounts and aliases, files and their permissions, the certificates, the keys that sign, the
-ports, the queue, the ways out, and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong;
-warnings alone are 0.  It may run while the server does: a port that mailsrv itself answers on is in order.
+ports, the queue and what other servers have refused lately, the ways out, and what DNS says about us.  It changes
+nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may run while the server does: a port that
+mailsrv itself answers on is in order.
 """
 
 from __future__ import annotations

@@ -111,6 +111,13 @@ state = {state}
 #recipients_per_hour = 1000
 #recipients_per_day = 5000
 
+# What happens to mail over these: "refuse" it for now, or "hold" it until `mailsrv queue release`.
+#over_cap = "refuse"
+
+# Recipients that an account may write to for the first time, in an hour, from a network that is new to it; mail to more
+# of them is held, and its owner and the postmaster are told.  0 is never.
+#first_time_recipients = 30
+
 # Connections at once: in all, and from one client address.
 #connections = 10000
 #connections_per_client = 50

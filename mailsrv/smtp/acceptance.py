@@ -1,8 +1,9 @@
 """What happens at the end of the content: it is judged, made complete, signed, and handed to the spool.
 
 Before 250 everything is durable; whatever keeps it from being stored is 4xx.  Content of our own users has to be from
-themselves (RFC 6409 6.1); what they have left out is added.  Signed (DKIM) is what is from one of our domains and came
-from who may write in its name: a user of ours, or a client of ``trusted_networks``.  What a stranger sends never is.
+themselves (RFC 6409 6.1); what they have left out is added, and what is unusual for its account is accepted and held.
+Signed (DKIM) is what is from one of our domains and came from who may write in its name: a user of ours, or a client of
+``trusted_networks``.  What a stranger sends never is.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from mailsrv.mail import header, submitted, trace
 from mailsrv.mail.address import Address
 from mailsrv.mail.author import AuthorError, authors
 from mailsrv.mail.envelope import Envelope
-from mailsrv.smtp import events, replies
+from mailsrv.smtp import events, holding, replies
 from mailsrv.smtp.house import House
 from mailsrv.smtp.refusals import Refusals
 from mailsrv.smtp.replies import Reply
 from mailsrv.store import queue_id
 from mailsrv.store.accounts import Account
 from mailsrv.store.database import StorageTrouble
-from mailsrv.store.message import Arrival, FinalRecipient
+from mailsrv.store.message import Arrival, FinalRecipient, Hold
 from mailsrv.store.spool import Draft
 
 NOT_YOUR_FROM = replies.reply(550, "5.7.1", "The From field must name one of your own addresses, and nobody else")
@@ -34,7 +35,7 @@ HEADER_TOO_LONG = replies.reply(552, "5.3.4", "The header section is too long")
 class Transaction:
     """From MAIL to the end of the content."""
 
-    __slots__ = ("draft", "envelope", "found", "release_at", "reserved")
+    __slots__ = ("draft", "envelope", "found", "hold", "release_at", "reserved")
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
@@ -42,6 +43,7 @@ class Transaction:
         self.draft: Draft | None = None
         self.reserved = 0  # recipients that the caps have counted
         self.release_at = 0.0  # RFC 4865: the client wants it held until then
+        self.hold: Hold | None = None  # it is unusual, and waits for the operator
 
     def forget(self, house: House, account: Account | None) -> None:
         """Nothing of it stays; of a message that was accepted nothing is left to be forgotten."""
@@ -123,10 +125,12 @@ class Acceptance:
                     length = len(amended.head)
                 if not seen.message_id:
                     seen = replace(seen, message_id=header.message_id(added))
+            if self._account is not None and transaction.hold is None:
+                transaction.hold = await self._house.bursts.judge(self._account.key, facts.client, self._elsewhere())
             if whole:
                 signature = await self._signature(draft, added, length)
             arrival = self._arrival(draft, seen.message_id, signature, added, size, lines)
-            await self._house.spool.accept(draft, arrival)
+            await self._house.spool.accept(draft, arrival, holding.told(self._house, arrival, facts.header))
         except StorageTrouble as trouble:
             answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
             return self._refuse(answer, f"it could not be stored: {trouble}", "local trouble")
@@ -135,7 +139,12 @@ class Acceptance:
         if self._account is not None:
             self._house.caps.accepted(self._account.key, transaction.reserved)
             transaction.reserved = 0
+            if transaction.hold is None:
+                self._house.bursts.accepted(self._account.key, facts.client)
         return replies.reply(250, "2.0.0", f"Accepted as {queue_id.text(draft.id)}")
+
+    def _elsewhere(self) -> list[Address]:
+        return [recipient.address for recipient in self._transaction.found.values() if not recipient.mailbox]
 
     def _not_its_own(self, account: Account, head: bytes, whole: bool) -> Reply | None:
         """Refuse what says that it is from somebody else (RFC 6409 6.1)."""
@@ -209,6 +218,7 @@ class Acceptance:
             lines=lines,
             release_at=transaction.release_at,
             reason=f"the message is stored, signed by {domain}" if domain else "the message is stored",
+            hold=transaction.hold,
         )
 
     def _received(self, number: str, protocol: str) -> bytes:

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from mailsrv.checks.clients import is_within
 from mailsrv.checks.interfaces import Facts, Stage, Verdict
 from mailsrv.mail import srs
-from mailsrv.mail.address import Address
+from mailsrv.mail.address import POSTMASTER, Address
 from mailsrv.mail.envelope import Recipient
 from mailsrv.smtp import events, replies
 from mailsrv.smtp.acceptance import Acceptance, Transaction
@@ -28,13 +28,15 @@ from mailsrv.smtp.house import House
 from mailsrv.smtp.login import Logins
 from mailsrv.smtp.refusals import Refusals
 from mailsrv.smtp.replies import Reply
-from mailsrv.store.message import FinalRecipient
+from mailsrv.store.message import FinalRecipient, Hold
 
 NO_RELAYING = replies.reply(550, "5.7.1", "We do not relay; log in on the submission port to send elsewhere")
 NO_MAILBOX = replies.reply(550, "5.1.1", "No such mailbox here")
 NO_MAILBOX_YET = replies.reply(450, "4.2.1", "No mailbox here yet; try again later")
 NOT_YOUR_ADDRESS = replies.reply(550, "5.7.1", "This sender address is not yours")
 LOGIN_OVER = replies.reply(421, "4.7.0", "Your account has changed; log in again")
+
+_CAPS = "limits.recipients_per_hour, limits.recipients_per_day"
 
 Decision = Answer | Coroutine[Deferred[Any], Any, Answer]
 
@@ -229,20 +231,24 @@ class Session:
         return None
 
     def _over_cap(self, address: Address) -> Reply | None:
-        """Count a recipient of an account against its caps, or refuse it."""
+        """Count a recipient of an account against its caps; refuse it, or have the whole message held."""
         account, transaction = self._logins.account, self._transaction
         if account is None or transaction is None:
             return None
-        why_not = self._house.caps.reserve(account.key)
-        if why_not is None:
+        if address.local.lower() == POSTMASTER.local and self._house.settings.directory.is_own(address.domain):
+            return None  # whoever is over a cap has to be able to say so
+        over = self._house.caps.reserve(account.key)
+        if over is None or over.held:
             transaction.reserved += 1
+            if over is not None:
+                transaction.hold = Hold(f"{account.key}: {over.reason}", f"{_CAPS}, limits.over_cap")
             return None
         return self._refuse(
             "RCPT",
-            replies.reply(452, "4.7.1", why_not),
+            replies.reply(452, "4.7.1", over.reason),
             address=address,
-            reason=f"{account.key}: {why_not}",
-            rule="limits.recipients_per_hour, limits.recipients_per_day",
+            reason=f"{account.key}: {over.reason}",
+            rule=_CAPS,
         )
 
     def _bounce_of_forwarded(self, transaction: Transaction, recipient: Recipient, address: Address) -> Reply | None:

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from mailsrv import config
 from mailsrv.checks.admission import Admission
+from mailsrv.checks.bursts import Bursts
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
@@ -37,6 +38,7 @@ from mailsrv.store import queue_id
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.database import Database
 from mailsrv.store.key_states import NO_KEYS
+from mailsrv.store.notices import Notices
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import FLUSH_S, Recorder
 from mailsrv.store.spool import Spool
@@ -256,6 +258,8 @@ class World:
             all_checks(settings, self.outside, self.outside.resolver(()), self.database, recorder),
             Caps(lambda: settings.config.limits, self.database, self.outside.wall),
             Signer(self.outside, lambda: settings.keys.signing),
+            Bursts(lambda: settings.config.limits.first_time_recipients, self.database, self.outside.wall),
+            Notices(settings, self.outside, self.spool, self.database),
         )
         self.factories = {
             "smtp": self._listen(25, "smtp"),
