@@ -183,7 +183,9 @@ def count(value: int) -> int:
 
 def count_or_none(value: int) -> int:
     """A number of which 0 means never."""
-    return value if value == 0 else count(value)
+    if not 0 <= value <= 1_000_000:
+        raise ValueError(f"{value} is not between 0 and 1000000")
+    return value
 
 
 def over_cap(text: str) -> str:

@@ -43,6 +43,7 @@ def test_two_keys_are_enough() -> None:
     assert config.tls.names == {}
     assert config.tls.authorities == ""
     assert config.auth.cleartext == "never"
+    assert (config.limits.over_cap, config.limits.first_time_recipients) == ("refuse", 30)
     assert config.dns.servers == ()
     assert config.checks.dns is True
     assert config.checks.blocklists == ()
@@ -205,6 +206,8 @@ def test_a_configuration_never_changes_and_compares_by_value() -> None:
             '[tls.names]\n"a.net" = { key = "k", certificate = "c" }\n"A.net" = { key = "k", certificate = "c" }\n',
             '5: tls.names."A.net": a second entry for "a.net".',
         ),
+        ('[limits]\nover_cap = "drop"\n', '4: limits.over_cap: "drop" is neither "refuse" nor "hold".'),
+        ("[limits]\nfirst_time_recipients = -1\n", "4: limits.first_time_recipients: -1 is not between 0 and 1000000."),
         ('[auth]\ncleartext = "always"\n', '4: auth.cleartext: "always" is neither "never" nor "loopback".'),
         ('[dns]\nservers = ["ns.example"]\n', '4: dns.servers: "ns.example" is not an address'),
         ('[dns]\nservers = ["127.0.0.1:0"]\n', '4: dns.servers: "127.0.0.1:0" is not an address'),
