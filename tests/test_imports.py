@@ -63,6 +63,7 @@ ALLOWED = {
     ("mailsrv.tap", REACTOR),
     # The operator's tool is another program: it looks at ports and clocks itself.
     ("mailsrv.cli.check", "socket"),
+    ("mailsrv.cli.check_route", "socket"),
     ("mailsrv.cli.endpoint", "socket"),
 }
 
