@@ -6,7 +6,8 @@ Times are seconds since 1970.  Addresses are in their canonical text form (``str
 byte for byte with CRLF, and goes when the last recipient is done; ``data`` is NULL when it is in ``spool/<queue id>``.
 ``recipient`` has one row for each final target: an own mailbox (``mailbox`` is the account's address, ``name`` the file
 name in its Maildir, fixed at acceptance) or an address elsewhere (``mailbox`` is "").  ``event`` is the ledger.
-``login`` has the last use of each password, ``secret`` random octets that are to stay the same.
+``login`` has the last use of each password, ``home`` the networks from which accounts are used, ``secret`` random
+octets that are to stay the same.
 """
 
 from __future__ import annotations
@@ -108,6 +109,14 @@ CREATE TABLE login (
     client      TEXT NOT NULL,
     service     TEXT NOT NULL,                  -- smtp or pop3
     PRIMARY KEY (account, password)
+) WITHOUT ROWID;
+
+CREATE TABLE home (
+    account     TEXT NOT NULL,                  -- its key
+    network     TEXT NOT NULL,                  -- an IPv4 address or an IPv6 /64 that it was logged in to from
+    password    TEXT NOT NULL,                  -- name of the app password that did it last, "" for the main one
+    at          REAL NOT NULL,                  -- about when; not every login is written
+    PRIMARY KEY (account, network)
 ) WITHOUT ROWID;
 
 CREATE TABLE secret (

@@ -14,7 +14,14 @@ STEPS: Final = {
 ALTER TABLE recipient ADD COLUMN lane TEXT NOT NULL DEFAULT '';
 UPDATE recipient SET lane = (
     SELECT CASE WHEN account <> '' THEN account ELSE substr(message.sender, instr(message.sender, '@') + 1) END
-    FROM message WHERE message.id = recipient.message)
+    FROM message WHERE message.id = recipient.message);
+CREATE TABLE home (
+    account     TEXT NOT NULL,
+    network     TEXT NOT NULL,
+    password    TEXT NOT NULL,
+    at          REAL NOT NULL,
+    PRIMARY KEY (account, network)
+) WITHOUT ROWID
 """,
 }
 
