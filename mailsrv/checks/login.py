@@ -79,7 +79,8 @@ class Login:
         try:
             # Who had to wait long is the first to be turned away.
             network = network_of(self._client)
-            match = await self._passwords.verify(account, password, self._service, network, delay_s)
+            like = self._passwords.somebody(self._settings.directory.accounts, name)
+            match = await self._passwords.verify(account, password, self._service, network, delay_s, like)
         except TooBusy:
             return Denied.BUSY
         if account is None or match is None:

@@ -5,7 +5,8 @@ account has a main password and any number of app passwords; ``Match`` says whic
 is stored in an old way or has no SCRAM keys, ``on_outdated`` is told, for this is the moment to make good for it.
 
 A check takes the same time for an unknown user, a locked account and a wrong password, so the answer tells a stranger
-nothing.  The hashes of an account share their salt where they can: then one computation compares a password with all of
+nothing.  Where hashes of old schemes make some accounts slower than others, it takes for an unknown user what it takes
+for some account, always the same one.  The hashes of an account share their salt where they can: then one computation compares a password with all of
 them, and their number shows neither in time nor in work.  A password that was right is remembered for five minutes
 under a key of this process, so that clients that log in every minute cost one hash in five; nothing can be read back
 from what is remembered.
@@ -207,22 +208,32 @@ class Passwords:
         self.on_used: Callable[[Account, Match, str, str], None] = lambda account, match, client, service: None
 
     async def verify(
-        self, account: Account | None, password: str, service: str = "", network: str = "", blame: float = 0.0
+        self,
+        account: Account | None,
+        password: str,
+        service: str = "",
+        network: str = "",
+        blame: float = 0.0,
+        like: Account | None = None,
     ) -> Match | None:
         """Which password of this account it is, of those that are good for the service; None for a wrong one (TooBusy).
 
         An ``account`` of None is an unknown user.  ``network`` is the client's, and ``blame`` says how much cause it
-        gave to be turned away before others.
+        gave to be turned away before others.  ``like`` is an account whose work is done in place of that for a user who
+        does not exist or is locked; its password opens nothing.
         """
         matches = _matches(account, service)
-        stored = [match.stored for match in matches] or [_DUMMY]
+        stored = [match.stored for match in matches or _matches(like, service)] or [_DUMMY]
+        if account is None or not matches:
+            await self._in_turn(_Waiting(stored, password), None, network, blame)
+            return None
         mark = hmac.digest(self._key, "\0".join((*stored, password)).encode("utf-8", "surrogatepass"), "sha256")
         until, known = self._right.get(mark, (float("-inf"), None))
         if until > self._seconds():
             return known
         right = await self._in_turn(_Waiting(stored, password), account, network, blame)
         match = next((match for match in matches if match.stored == right), None)
-        if account is None or match is None:
+        if match is None:
             return None
         self._remember(mark, match)
         if not match.name and _outdated(account, password):
@@ -251,6 +262,13 @@ class Passwords:
         self._running -= 1
         self._go_on()
         waiting.done.callback(right)
+
+    def somebody(self, accounts: Sequence[Account], name: str) -> Account | None:
+        """An account in place of nobody's ``name``, as long as the accounts are the same always the same one."""
+        if not accounts:
+            return None
+        octets = hmac.digest(self.secret, b"like" + name.encode("utf-8", "surrogatepass"), "sha256")
+        return accounts[int.from_bytes(octets[:8]) % len(accounts)]
 
     def server_first(self, account: Account | None, name: str) -> ServerFirst:
         """What SCRAM goes on with; None is an unknown user.  The same ``name`` is answered by the same salt."""

@@ -112,6 +112,30 @@ def test_unknown_and_locked_cost_a_hash_like_others() -> None:
         worker.run()
 
 
+def test_nobody_costs_what_somebody_costs_and_is_let_in_by_no_password() -> None:
+    """Where one account has a slow old hash, a stranger would else tell by the time who exists."""
+
+    class Told(ImmediateWorker):
+        def call(self, function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
+            asked.append(args[0])
+            return super().call(function, *args, **kwargs)
+
+    asked: list[list[str]] = []
+    checker, _ = passwords(Told())
+    accounts = [Account(Address(name, "example.org"), f"{{PLAIN}}{name}") for name in ("alice", "bob", "carol")]
+    for n in range(100):
+        like = checker.somebody(accounts, f"nobody{n}")
+        assert like is not None
+        assert like == checker.somebody(accounts, f"nobody{n}")
+        # The right password of the one whose work is done, even when it is remembered.
+        assert result(checker.verify(like, like.address.local)) is True
+        assert result(checker.verify(None, like.address.local, like=like)) is False
+        assert result(checker.verify(Account(ALICE, "!"), like.address.local, like=like)) is False
+        assert asked[-1] == [like.hash]
+    assert {stored[0] for stored in asked} == {account.hash for account in accounts}
+    assert checker.somebody([], "nobody") is None
+
+
 def test_the_dummy_hash_costs_what_a_new_hash_costs() -> None:
     from mailsrv.store import passwords as module
 
