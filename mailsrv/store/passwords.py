@@ -6,10 +6,10 @@ is stored in an old way or has no SCRAM keys, ``on_outdated`` is told, for this 
 
 A check takes the same time for an unknown user, a locked account and a wrong password, so the answer tells a stranger
 nothing.  Where hashes of old schemes make some accounts slower than others, it takes for an unknown user what it takes
-for some account, always the same one.  The hashes of an account share their salt where they can: then one computation compares a password with all of
-them, and their number shows neither in time nor in work.  A password that was right is remembered for five minutes
-under a key of this process, so that clients that log in every minute cost one hash in five; nothing can be read back
-from what is remembered.
+for some account, always the same one.  The hashes of an account share their salt where they can: then one computation
+compares a password with all of them, and their number shows neither in time nor in work.  A password that was right is
+remembered for five minutes under a key of this process, so that clients that log in every minute cost one hash in five;
+nothing can be read back from what is remembered.
 
 Checks wait in two lanes that take turns: one for accounts at a place of theirs (``homes``), in turn for each account
 and place; one for everybody else, in turn for each client network.  Each has a fixed number of places, and when they
