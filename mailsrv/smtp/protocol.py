@@ -30,6 +30,7 @@ from mailsrv.smtp.pace import IDLE_S, Pace
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.server import ServerConnection, Service
 from mailsrv.smtp.session import Session
+from mailsrv.smtp.states import CONTENT
 from mailsrv.tls import ServerCertificate, describe, exporter
 
 log = Logger()
@@ -103,6 +104,9 @@ class SmtpProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
+        if self._core.state in CONTENT:
+            # Content that will be refused counts too: its sender has to hear that, and not a 421.
+            self._pace.received(len(data), self._reactor.seconds())
         self._core.receive(data)
         self._loop()
 
@@ -208,8 +212,6 @@ class SmtpProtocol(Protocol):
             self._close()
 
     def _take_content(self, chunk: bytes) -> None:
-        self._pace.moved(self._reactor.seconds())
-        self._pace.received(len(chunk))
         room = self._session.content(chunk)
         if room is not None and not (room.called and not isinstance(room.result, Failure)):
             self._awaiting = True

@@ -510,6 +510,27 @@ def test_content_has_a_minimum_rate(world: World) -> None:
     assert world.messages() == []
 
 
+@pytest.mark.parametrize("spoilt", [b"a bare LF\n\r\n", b"x" * 1500 + b"\r\n"])
+@pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 62000 LAST\r\n"])
+def test_content_that_is_refused_may_take_its_time_to_its_end(spoilt: bytes, begin: bytes) -> None:
+    """A 421 in place of the refusal would only make the client send it all again, for days."""
+    world = World("limits.message_size = 1000")
+    client = world.greeted()
+    client.codes(MAIL, RCPT)
+    client.send(begin + spoilt)
+    left = 62_000 - len(spoilt)
+    while left:
+        client.send((b"x" * 98 + b"\r\n") * 50 if left > 5000 else b"x" * left)
+        left -= min(left, 5000)
+        world.run(40)
+    if begin.startswith(b"DATA"):
+        client.send(b"\r\n.\r\n")
+    world.run(1)
+    assert client.received.splitlines()[-1][:9] in (b"554 5.6.0", b"552 5.3.4")
+    assert not client.gone
+    world.end()
+
+
 def test_a_transaction_has_a_deadline() -> None:
     world = World('limits.transaction_time = "10m"')
     client = world.greeted()
