@@ -231,22 +231,22 @@ def test_lists_are_looked_at_once_an_hour_and_believed_again() -> None:
     resolver.records.update(POINTS)
     clock.advance(CONFIRMED_S - 1)
     assert not answers(lists)
-    assert tested(resolver) == 1
+    assert times_tested(resolver) == 1
     clock.advance(1)
     assert answers(lists)
     assert answers(lists)
-    assert tested(resolver) == 2
+    assert times_tested(resolver) == 2
     # Without a listing, once an hour: for the report.
     resolver.records[NAME, "A"] = NameNotFound
     clock.advance(TEST_EVERY_S - 1)
     assert not answers(lists)
-    assert tested(resolver) == 2
+    assert times_tested(resolver) == 2
     clock.advance(1)
     assert not answers(lists)
-    assert tested(resolver) == 3
+    assert times_tested(resolver) == 3
 
 
-def tested(resolver: RecordsResolver) -> int:
+def times_tested(resolver: RecordsResolver) -> int:
     """How often the list was tested."""
     return len([name for name, _ in resolver.asked if name.startswith("1.0.0.127")])
 
