@@ -77,6 +77,7 @@ CREATE TABLE recipient (
     PRIMARY KEY (message, n)
 ) WITHOUT ROWID;
 CREATE INDEX recipient_address ON recipient (address);
+CREATE INDEX recipient_elsewhere ON recipient (lower(address)) WHERE mailbox = '';
 CREATE INDEX recipient_original ON recipient (original) WHERE original <> address;
 -- The condition is written so that SQLite uses the index for "state = 'queued'" alone; it does not with IN.
 CREATE INDEX recipient_open ON recipient (state, destination, next_attempt) WHERE state = 'queued' OR state = 'held';

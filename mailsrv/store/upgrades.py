@@ -15,6 +15,7 @@ ALTER TABLE recipient ADD COLUMN lane TEXT NOT NULL DEFAULT '';
 UPDATE recipient SET lane = (
     SELECT CASE WHEN account <> '' THEN account ELSE substr(message.sender, instr(message.sender, '@') + 1) END
     FROM message WHERE message.id = recipient.message);
+CREATE INDEX recipient_elsewhere ON recipient (lower(address)) WHERE mailbox = '';
 CREATE TABLE home (
     account     TEXT NOT NULL,
     network     TEXT NOT NULL,

@@ -203,6 +203,12 @@ def test_whom_a_user_has_written_to_does_not_wait(doubting: World) -> None:
     assert deliver(doubting, "erin@example.net") == 451
 
 
+def test_whom_a_user_has_written_to_in_other_letters_does_not_wait(doubting: World) -> None:
+    user = doubting.logged_in()
+    assert user.transaction("Dave@Example.net", sender="alice@example.org")[-1] == 250
+    assert deliver(doubting) == 250
+
+
 def test_reports_do_not_wait(doubting: World) -> None:
     assert deliver(doubting, "") == 250
 
