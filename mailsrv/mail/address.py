@@ -7,7 +7,8 @@ part is opaque: ``%``, ``!`` and a quoted ``@`` in it mean nothing, the domain i
 
 Refused beyond the grammar: control characters of any kind, those of direction too, line and paragraph separators,
 address literals with another tag than IPv6, top-level labels of digits only (RFC 3696 2), final dots, underscores in
-domains.  Characters of a domain are mapped to lower case and in no other way (no UTS 46), so nothing that merely looks alike becomes the same.
+domains.  Characters of a domain are mapped to lower case and in no other way (no UTS 46), so nothing that merely looks
+alike becomes the same.
 """
 
 from __future__ import annotations

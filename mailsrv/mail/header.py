@@ -13,7 +13,7 @@ from __future__ import annotations
 import binascii
 import quopri
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 HEADER_LIMIT = 1 << 20  # octets of a header section that are looked at
@@ -26,6 +26,7 @@ _MESSAGE_ID = b"\nmessage-id:"
 _RECEIVED = b"\nreceived:"
 _FIELD_END = re.compile(rb"\r?\n(?![ \t])|\Z")
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
+_WHOLE = re.compile(rb"[^\n]*\n(?:[ \t][^\n]*\n)*")
 _COLON = re.compile(rb"[ \t]*:")
 _BRACKETED = re.compile(rb"<([!-;=?-~]+)>")
 _UNBRACKETED = re.compile(rb"[!-;=?-~]+")
@@ -88,6 +89,18 @@ def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Names, as written, and values, unfolded, of all fields of a header section in their order."""
     for match in _FIELD.finditer(header):
         yield match[1], _unfold(match[2])
+
+
+def whole_fields(header: bytes, name: str) -> list[bytes]:
+    """The fields of that name in a header section, octet for octet with their line ends."""
+    wanted = name.lower().encode("ascii")
+    found = (match[0] for match in _WHOLE.finditer(header))
+    return [whole for whole in found if whole.partition(b":")[0].rstrip(b" \t").lower() == wanted]
+
+
+def without(header: bytes, removed: Collection[bytes]) -> bytes:
+    """A header section without the fields that are among ``removed``, octet for octet."""
+    return _WHOLE.sub(lambda match: b"" if match[0] in removed else match[0], header) if removed else header
 
 
 def field(content: bytes, name: str) -> bytes | None:
