@@ -397,6 +397,7 @@ class SmtpFactory(TwistedServerFactory):
             mechanisms=mechanisms.NAMES if submission else (),
             auth_in_clear=auth_in_clear,
             auth_required=submission,
+            mend_lines=submission and config.submission.mend_lines,
             hold_limit_s=HOLD_LIMIT_S if submission else 0,
             hold_until=latest_hold.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )

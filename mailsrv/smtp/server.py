@@ -176,7 +176,8 @@ class ServerConnection(Receiving):
 
     def _mail_answered(self, answer: Answer) -> None:
         if self._give(answer, replies.SENDER_OK):
-            self._transaction = Transaction(self._envelope, self._service.size_limit)
+            service = self._service
+            self._transaction = Transaction(self._envelope, service.size_limit, service.mend_lines)
             self._state = State.MAIL
 
     def _rcpt(self, argument: bytes) -> None:

@@ -43,6 +43,7 @@ def test_two_keys_are_enough() -> None:
     assert config.tls.names == {}
     assert config.tls.authorities == ""
     assert config.auth.cleartext == "never"
+    assert config.submission.mend_lines is False
     assert config.dns.servers == ()
     assert config.checks.dns is True
     assert config.checks.blocklists == ()

@@ -65,7 +65,8 @@ SESSIONS = st.lists(
     st.sampled_from(HELLO + ENVELOPES + OTHERS + MESSAGES) | TRANSACTION | st.binary(max_size=5), max_size=25
 ).map(lambda parts: b"EHLO a.example\r\n" + b"".join(parts))
 SMALL = Service("mx.example.org", extensions=SMTP.extensions, size_limit=100, recipients_limit=2, max_errors=8)
-SERVICES = st.sampled_from([(SMALL, False), (SMTP, False), (SUBMISSION, True), (LMTP, False)])
+MENDING = replace(SMTP, mend_lines=True)
+SERVICES = st.sampled_from([(SMALL, False), (SMTP, False), (SUBMISSION, True), (LMTP, False), (MENDING, False)])
 
 # A busy machine is no failure.
 ANY_SPEED = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
