@@ -26,7 +26,6 @@ _MESSAGE_ID = b"\nmessage-id:"
 _RECEIVED = b"\nreceived:"
 _FIELD_END = re.compile(rb"\r?\n(?![ \t])|\Z")
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
-_WHOLE = re.compile(rb"[^\n]*\n(?:[ \t][^\n]*\n)*")
 _COLON = re.compile(rb"[ \t]*:")
 _BRACKETED = re.compile(rb"<([!-;=?-~]+)>")
 _UNBRACKETED = re.compile(rb"[!-;=?-~]+")
@@ -93,14 +92,20 @@ def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def whole_fields(header: bytes, name: str) -> list[bytes]:
     """The fields of that name in a header section, octet for octet with their line ends."""
-    wanted = name.lower().encode("ascii")
-    found = (match[0] for match in _WHOLE.finditer(header))
-    return [whole for whole in found if whole.partition(b":")[0].rstrip(b" \t").lower() == wanted]
+    return [header[begin:end] for begin, end in _extents(header, name)]
 
 
 def without(header: bytes, removed: Collection[bytes]) -> bytes:
-    """A header section without the fields that are among ``removed``, octet for octet."""
-    return _WHOLE.sub(lambda match: b"" if match[0] in removed else match[0], header) if removed else header
+    """A header section without the fields that are among ``removed``, as ``whole_fields`` has given them."""
+    names = {whole.partition(b":")[0].rstrip(b" \t").lower() for whole in removed}
+    extents = sorted(extent for name in names for extent in _extents(header, name.decode("ascii")))
+    kept = []
+    at = 0
+    for begin, end in extents:
+        if header[begin:end] in removed:
+            kept.append(header[at:begin])
+            at = end
+    return b"".join((*kept, header[at:]))
 
 
 def field(content: bytes, name: str) -> bytes | None:
@@ -182,6 +187,14 @@ def _places(header: bytes, name: str) -> Iterator[int]:
         if colon:
             yield colon.end() - 1
         found = lower.find(wanted, found + len(wanted))
+
+
+def _extents(header: bytes, name: str) -> Iterator[tuple[int, int]]:
+    """Where the fields of that name begin and end; not of one that is cut."""
+    for at in _places(header, name):
+        end = _FIELD_END.search(header, at)
+        if end is not None and end[0]:
+            yield header.rfind(b"\n", 0, at) + 1, end.end()
 
 
 def _value(header: bytes, at: int) -> bytes:
