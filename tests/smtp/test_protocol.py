@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from mailsrv.checks.penalties import FREE_ERRORS, LONGEST_ERROR_S
 from mailsrv.smtp.dialog import BUFFER_LIMIT
@@ -119,6 +121,25 @@ def test_a_client_that_reads_nothing_is_gone_after_a_minute(world: World) -> Non
     assert shells(world)
     world.run(2)
     assert not shells(world)
+
+
+def test_who_says_much_at_once_lets_others_have_their_turn(world: World) -> None:
+    """Or forty clients that say NOOP for ever would keep others waiting for seconds."""
+    shell = world.factories["smtp"].buildProtocol(None)
+    wire = StringTransport()
+    shell.makeConnection(wire)
+    wire.clear()
+    shell.dataReceived(b"NOOP\r\n" * 10_000)
+    assert 0 < wire.value().count(b"250 2.0.0") < 500
+    assert wire.producerState == "paused"
+    world.run(1)
+    assert wire.value().count(b"250 2.0.0") == 10_000
+    assert wire.producerState == "producing"
+    # Meanwhile it may be told goodbye, or go.
+    shell.dataReceived(b"NOOP\r\n" * 10_000)
+    shell.shut_down()
+    assert wire.value().endswith(b"421 4.3.2 Shutting down; try again soon\r\n")
+    shell.connectionLost(Failure(ConnectionDone()))
 
 
 def test_a_slow_reader_gets_every_reply(world: World) -> None:
