@@ -125,7 +125,7 @@ def test_a_client_that_reads_nothing_is_gone_after_a_minute(world: World) -> Non
 
 def test_who_says_much_at_once_lets_others_have_their_turn(world: World) -> None:
     """Or forty clients that say NOOP for ever would keep others waiting for seconds."""
-    shell = world.factories["smtp"].buildProtocol(None)
+    shell: Any = world.factories["smtp"].buildProtocol(None)
     wire = StringTransport()
     shell.makeConnection(wire)
     wire.clear()
