@@ -28,6 +28,7 @@ from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
 from mailsrv.dkim.publication import Publication
 from mailsrv.dkim.signer import Signer
+from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Answer, IFilesystem, IResolver, Outside
 from mailsrv.outside.proxied import ProxiedFactory
 from mailsrv.pop3.protocol import Pop3Factory
@@ -36,9 +37,10 @@ from mailsrv.relay.delivery import Relay
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.smtp.house import House
 from mailsrv.smtp.protocol import SmtpFactory
-from mailsrv.store import ledger, maildir, schema, secret
+from mailsrv.store import homes, ledger, maildir, schema, secret
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
+from mailsrv.store.homes import HomesKept
 from mailsrv.store.key_states import Keys
 from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
@@ -46,7 +48,7 @@ from mailsrv.store.mailboxes import MailStore
 from mailsrv.store.message import Arrival
 from mailsrv.store.notices import Notices
 from mailsrv.store.password_renewal import PasswordRenewal
-from mailsrv.store.passwords import Passwords
+from mailsrv.store.passwords import Match, Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings as Present
 from mailsrv.store.spool import Spool
@@ -123,14 +125,15 @@ class Server:
         self._renewal = PasswordRenewal(outside, lambda: settings.config)
         self._passwords.on_outdated = self._renewal.take
         self._passwords.on_used = Logins(outside, self.database).used
+        self._passwords.homes.on_due = HomesKept(outside, self.database)
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
         self._spool.on_accepted = self._accepted
         self._local.on_deferred = self._queue.wake_at
         self._local.report_success = reports.stored
 
-        admission = Admission(lambda: settings.config.limits)
-        penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
+        admission = Admission(lambda: settings.config.limits, self._passwords.homes.knows_network)
+        penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds, self._passwords.homes.knows)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
         caps = Caps(lambda: settings.config.limits, self.database, outside.wall)
         self._bursts = Bursts(lambda: settings.config.limits.first_time_recipients, self.database, outside.wall)
@@ -201,6 +204,7 @@ class Server:
             self._spool.open(connection)
             self._tail = Tail(self.database, connection)
             self._passwords.secret = secret.lasting(connection, "scram", self._outside.random)
+            self._passwords.homes.load(homes.read(connection), self._outside.wall(), self._password)
         except OSError as error:
             raise StartError(f"{error.filename or self._state}: {error.strerror}.") from None
         except sqlite3.Error as error:
@@ -220,6 +224,13 @@ class Server:
     def _proxy_refused(self, address: str, reason: str) -> None:
         log.warn("The proxy {address} was let go: {reason}.", address=address, reason=reason)
         self._recorder.record(Event(ledger.CONNECTION, client=address, reason=reason, rule="listen.proxies"))
+
+    def _password(self, account: str, name: str) -> Match | None:
+        """A password of an account, as it is now."""
+        return self._passwords.named(self._settings.directory.account(Address.parse(account)), name)
+
+    def _holds(self, account: str, match: Match) -> bool:
+        return self._passwords.holds(self._settings.directory.account(Address.parse(account)), match)
 
     def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
         if arrival.hold is not None:
@@ -266,6 +277,9 @@ class Server:
         self.database.write(ledger.prune, before, PRUNED_AT_ONCE).addCallbacks(
             self._pruned, lambda failure: log.error("The ledger could not be pruned: {failure}", failure=failure)
         )
+        self.database.write(homes.prune, self._outside.wall() - homes.KEPT_S).addErrback(
+            lambda failure: log.error("Old places of logins could not be pruned: {failure}", failure=failure)
+        )
 
     def _pruned(self, rows: int) -> None:
         if rows and not self._stopping:
@@ -275,6 +289,7 @@ class Server:
     def _reconfigured(self) -> None:
         self._recorder.record(Event(ledger.CONFIG, reason="the configuration was taken up", rule="configuration"))
         log.info("The configuration was taken up.")
+        self._passwords.homes.review(self._holds)
         self._queue.reconfigured()
         Deferred.fromCoroutine(self._change_listeners()).addErrback(
             lambda failure: log.error("The listeners could not be changed: {failure}", failure=failure)

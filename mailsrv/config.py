@@ -106,6 +106,12 @@ class Auth(msgspec.Struct, frozen=True):
     cleartext: Annotated[str, _string(values.cleartext, "never")]
 
 
+class Submission(msgspec.Struct, frozen=True):
+    """What is done for our own users' clients.  ``mend_lines``: a bare LF in a message is made CRLF."""
+
+    mend_lines: Annotated[bool, _Key(bool, "true or false", values.same, False)]
+
+
 class Dns(msgspec.Struct, frozen=True):
     """``servers`` are ``address:port``; an IPv6 address stands in brackets.  Empty: the system's resolver."""
 
@@ -180,6 +186,7 @@ class Config(msgspec.Struct, frozen=True):
     listen: Listen
     tls: Tls
     auth: Auth
+    submission: Submission
     dns: Dns
     checks: Checks
     limits: Limits

@@ -17,7 +17,7 @@ from mailsrv.app import Server, StartError, build
 from mailsrv.config import parse
 from mailsrv.dkim import publication
 from mailsrv.outside import listening
-from mailsrv.store import key_states, ledger, queue
+from mailsrv.store import homes, key_states, ledger, queue
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.ledger import Event
@@ -66,11 +66,12 @@ class Settings:
         self.keys = NO_KEYS
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[str], None] = lambda problem: None
+        self.accounts = "alice@example.org:!\n"
         self.change(text)
 
     def change(self, text: str) -> None:
         self.config = parse(text, "/etc/mailsrv/mailsrv.toml")
-        self.directory = parse_directory(self.config, "alice@example.org:!\n", "")
+        self.directory = parse_directory(self.config, self.accounts, "")
 
     def look(self) -> None:
         """Nothing changes by itself."""
@@ -130,9 +131,9 @@ class World:
 
     # -- clients
 
-    def connect(self, port: int = 25, address: str = ADDRESS) -> Conversation:
+    def connect(self, port: int = 25, address: str = ADDRESS, client: str = "198.51.100.1") -> Conversation:
         """A client that has read the greeting; ``Gone``."""
-        reactor = SimulatedReactor(self.timeline, self.machine.network, "client", ("198.51.100.1",), Life("client"))
+        reactor = SimulatedReactor(self.timeline, self.machine.network, "client", (client,), Life("client"))
         conversation = wait(self.timeline, connect(reactor, address, port, Manner()))
         assert wait(self.timeline, conversation.line())[:3] in (b"220", b"+OK")
         return conversation
@@ -276,6 +277,42 @@ def waiting_for_a_day(world: World) -> int:
     rows.connection.close()
     world.records.records["example.net", "MX"] = [(0, "")]
     return id
+
+
+def test_where_an_account_was_used_is_known_to_the_next_run(world: World) -> None:
+    """So guessing that goes on over a restart does not slow the owner down."""
+    text = CONFIG.replace("checks.dns = false", 'checks.dns = false\nauth.cleartext = "loopback"')
+
+    def logs_in(client: str, password: bytes = b"tulip") -> tuple[bytes, float]:
+        """The answer, and how long it took."""
+        conversation = world.connect(110, client=client)
+        begun = world.timeline.now
+        assert world.say(conversation, b"USER alice@example.org").startswith(b"+OK")
+        answer = world.say(conversation, b"PASS " + password)[:4]
+        conversation.close()
+        return answer, world.timeline.now - begun
+
+    world.settings.accounts = "alice@example.org:{PLAIN}tulip\n"
+    world.start(text)
+    assert logs_in("127.0.0.5")[0] == b"+OK "
+    world.advance(1)
+    world.stop()
+    world.machine.life.end()
+    world.start(text)
+    for n in range(40):
+        assert logs_in(f"127.0.1.{n}", b"wrong")[0] == b"-ERR"
+    answer, took_s = logs_in("127.0.0.5")
+    assert answer == b"+OK "
+    assert took_s < 0.5
+    assert logs_in("127.0.0.6")[1] > 3
+    # With the password goes what was known by it.
+    world.settings.accounts = "alice@example.org:{PLAIN}thyme\n"
+    world.reconfigure(text)
+    assert logs_in("127.0.0.5", b"thyme")[1] > 3
+    assert logs_in("127.0.0.5", b"thyme")[1] < 0.5
+    world.advance(1)
+    world.operator(lambda connection, at: homes.prune(connection, at + 1))
+    assert world.rows("SELECT * FROM home") == []
 
 
 def test_old_events_are_pruned_as_fast_as_they_come(world: World) -> None:

@@ -79,6 +79,11 @@ state = {state}
 # Passwords without TLS: "never", or "loopback" from this machine only.
 #cleartext = "never"
 
+[submission]
+
+# true: a line that ends in LF alone in a message of a user is made whole; else the message is refused.
+#mend_lines = false
+
 [dns]
 
 # Name servers to ask, such as ["127.0.0.1:53", "[::1]:53"]; [] is the system's.

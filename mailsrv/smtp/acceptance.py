@@ -107,24 +107,26 @@ class Acceptance:
             if verdict is not None:
                 answer = replies.reply(verdict.code, verdict.status, verdict.text)
                 return self._refuse(answer, verdict.reason, verdict.rule)
+            kept = header.without(facts.header, facts.removed)
             if self._account is not None:
                 refusal = self._not_its_own(self._account, facts.header, whole)
                 if refusal is not None:
                     return refusal
                 amended = submitted.amend(
-                    facts.header,
+                    kept,
                     author=transaction.envelope.sender or self._account.address,
                     at=self._house.outside.wall(),
                     message_id=f"{queue_id.text(draft.id)}@{self._house.settings.config.hostname}",
                 )
                 added = amended.added
-                if amended.head is not None:
-                    size += len(amended.head) - length
-                    lines += amended.head.count(b"\n") - head.count(b"\n", 0, length)
-                    draft = transaction.draft = await self._house.spool.with_head(draft, length, amended.head)
-                    length = len(amended.head)
+                kept = kept if amended.head is None else amended.head
                 if not seen.message_id:
                     seen = replace(seen, message_id=header.message_id(added))
+            if kept != facts.header:
+                size += len(kept) - length
+                lines += kept.count(b"\n") - head.count(b"\n", 0, length)
+                draft = transaction.draft = await self._house.spool.with_head(draft, length, kept)
+                length = len(kept)
             if self._account is not None and transaction.hold is None:
                 transaction.hold = await self._house.bursts.judge(self._account.key, facts.client, self._elsewhere())
             if whole:

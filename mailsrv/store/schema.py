@@ -6,8 +6,8 @@ Times are seconds since 1970.  Addresses are in their canonical text form (``str
 byte for byte with CRLF, and goes when the last recipient is done; ``data`` is NULL when it is in ``spool/<queue id>``.
 ``recipient`` has one row for each final target: an own mailbox (``mailbox`` is the account's address, ``name`` the file
 name in its Maildir, fixed at acceptance) or an address elsewhere (``mailbox`` is "").  ``event`` is the ledger.
-``login`` has the last use of each password, ``secret`` random octets that are to stay the same, ``notice`` what the
-postmaster and users were told of, by cause.
+``login`` has the last use of each password, ``home`` the networks from which accounts are used, ``secret`` random
+octets that are to stay the same, ``notice`` what the postmaster and users were told of, by cause.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ CREATE TABLE recipient (
     PRIMARY KEY (message, n)
 ) WITHOUT ROWID;
 CREATE INDEX recipient_address ON recipient (address);
+CREATE INDEX recipient_elsewhere ON recipient (lower(address)) WHERE mailbox = '';
 CREATE INDEX recipient_original ON recipient (original) WHERE original <> address;
 -- The condition is written so that SQLite uses the index for "state = 'queued'" alone; it does not with IN.
 CREATE INDEX recipient_open ON recipient (state, destination, next_attempt) WHERE state = 'queued' OR state = 'held';
@@ -111,6 +112,14 @@ CREATE TABLE login (
     client      TEXT NOT NULL,
     service     TEXT NOT NULL,                  -- smtp or pop3
     PRIMARY KEY (account, password)
+) WITHOUT ROWID;
+
+CREATE TABLE home (
+    account     TEXT NOT NULL,                  -- its key
+    network     TEXT NOT NULL,                  -- an IPv4 address or an IPv6 /64 that it was logged in to from
+    password    TEXT NOT NULL,                  -- name of the app password that did it last, "" for the main one
+    at          REAL NOT NULL,                  -- about when; not every login is written
+    PRIMARY KEY (account, network)
 ) WITHOUT ROWID;
 
 CREATE TABLE notice (

@@ -44,6 +44,7 @@ def test_two_keys_are_enough() -> None:
     assert config.tls.authorities == ""
     assert config.auth.cleartext == "never"
     assert (config.limits.over_cap, config.limits.first_time_recipients) == ("refuse", 30)
+    assert config.submission.mend_lines is False
     assert config.dns.servers == ()
     assert config.checks.dns is True
     assert config.checks.blocklists == ()

@@ -246,14 +246,15 @@ class World:
         self.settings = Settings(extra, aliases)
         self._prepare()
         settings, reactor = self.settings, self.outside.reactor
-        self.admission = Admission(lambda: settings.config.limits)
+        passwords = Passwords(self.outside)
+        self.admission = Admission(lambda: settings.config.limits, passwords.homes.knows_network)
         recorder = Recorder(self.outside, self.database)
         self.house = House(
             settings,
             self.outside,
             self.spool,
-            Passwords(self.outside),
-            Penalties(lambda: settings.config.limits.penalties, reactor.seconds),
+            passwords,
+            Penalties(lambda: settings.config.limits.penalties, reactor.seconds, passwords.homes.knows),
             recorder,
             all_checks(settings, self.outside, self.outside.resolver(()), self.database, recorder),
             Caps(lambda: settings.config.limits, self.database, self.outside.wall),
