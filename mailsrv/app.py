@@ -46,6 +46,7 @@ from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings as Present
 from mailsrv.store.spool import Spool
 from mailsrv.store.tail import Tail
+from mailsrv.store.usage import MailboxUsage
 from mailsrv.tls import ServerCertificate
 
 log = Logger()
@@ -105,7 +106,8 @@ class Server:
         resolver = _Resolver(settings, outside)
         self.database = Database(outside, os.path.join(state, "mailsrv.db"))
         self._spool = Spool(outside, self.database, state, lambda: settings.config.hostname)
-        self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after)
+        self._usage = MailboxUsage(outside, os.path.join(state, "mail"), settings)
+        self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after, self._usage)
         self._relay = Relay(settings, outside, resolver)
         reports = Reports(settings, outside, self._spool, self.database)
         self._queue = QueueRunner(settings, outside, self.database, self._spool, self._relay, reports, self._local)
@@ -116,6 +118,8 @@ class Server:
         self._passwords.on_used = Logins(outside, self.database).used
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
+        self._mailboxes.on_removing = self._usage.removing
+        self._mailboxes.on_removed = self._usage.removed
         self._spool.on_accepted = self._accepted
         self._local.on_deferred = self._queue.wake_at
         self._local.report_success = reports.stored
@@ -124,7 +128,9 @@ class Server:
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
         caps = Caps(lambda: settings.config.limits, self.database, outside.wall)
-        house = House(settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps)
+        house = House(
+            settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps, self._usage
+        )
         certificate = settings.certificate
 
         def smtp(kind: str, implicit_tls: bool = False) -> SmtpFactory:
@@ -301,7 +307,7 @@ class Server:
         await self._within(FINISH_S, self._queue.stop(), self._local.stop())
         self._recorder.close()
         await self._within(CLOSE_S, self.database.close())
-        for part in (self._spool, self._passwords, self._renewal, self._mailboxes):
+        for part in (self._spool, self._passwords, self._renewal, self._mailboxes, self._usage):
             part.stop()
 
     async def _within(self, seconds: float, *work: Coroutine[Deferred[Any], Any, None]) -> bool:

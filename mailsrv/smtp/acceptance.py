@@ -15,10 +15,12 @@ from mailsrv.mail import header, submitted, trace
 from mailsrv.mail.address import Address
 from mailsrv.mail.author import AuthorError, authors
 from mailsrv.mail.envelope import Envelope
-from mailsrv.smtp import events, replies
+from mailsrv.smtp import events, replies, room
+from mailsrv.smtp.dialog import Answer
 from mailsrv.smtp.house import House
 from mailsrv.smtp.refusals import Refusals
 from mailsrv.smtp.replies import Reply
+from mailsrv.smtp.room import Taken
 from mailsrv.store import queue_id
 from mailsrv.store.accounts import Account
 from mailsrv.store.database import StorageTrouble
@@ -32,11 +34,12 @@ HEADER_TOO_LONG = replies.reply(552, "5.3.4", "The header section is too long")
 class Transaction:
     """From MAIL to the end of the content."""
 
-    __slots__ = ("draft", "envelope", "found", "release_at", "reserved")
+    __slots__ = ("draft", "ends", "envelope", "found", "release_at", "reserved")
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
         self.found: dict[str, FinalRecipient] = {}  # each final target once
+        self.ends: list[tuple[str, ...]] = []  # the mailboxes behind each RCPT, "" for an address elsewhere
         self.draft: Draft | None = None
         self.reserved = 0  # recipients that the caps have counted
         self.release_at = 0.0  # RFC 4865: the client wants it held until then
@@ -73,14 +76,14 @@ class Acceptance:
         self._refusals = refusals
         self._transaction = transaction
 
-    async def accept(self, draft: Draft, event: events.DataEnd) -> Reply | None:
+    async def accept(self, draft: Draft, event: events.DataEnd) -> Answer:
         try:
             return await self._judge(draft, event)
         finally:
             self._facts.over()
             self._transaction.forget(self._house, self._account)
 
-    async def _judge(self, draft: Draft, event: events.DataEnd) -> Reply | None:
+    async def _judge(self, draft: Draft, event: events.DataEnd) -> Answer:
         transaction, facts = self._transaction, self._facts
         head = draft.head()
         seen = header.scan(head)
@@ -96,6 +99,7 @@ class Acceptance:
         facts.read = draft.content
         added = b""
         size, lines = event.size, event.lines
+        taken = Taken()
         try:
             verdict = self._house.checks.ask(Stage.DATA, facts)
             if isinstance(verdict, Coroutine):
@@ -120,16 +124,44 @@ class Acceptance:
                     draft = transaction.draft = await self._house.spool.with_head(draft, length, amended.head)
                 if not seen.message_id:
                     seen = replace(seen, message_id=header.message_id(added))
-            await self._house.spool.accept(draft, self._arrival(draft, seen.message_id, added, size, lines))
+            arrival = self._arrival(draft, seen.message_id, added, size, lines)
+            if room.limited(self._house.usage, arrival.recipients):
+                taken = await self._in_their_mailboxes(arrival)
+                if taken.whole:
+                    return room.MAILBOX_FULL
+                arrival = room.without(arrival, transaction.ends, taken.refused)
+            await self._house.spool.accept(draft, arrival)
         except StorageTrouble as trouble:
             answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
             return self._refuse(answer, f"it could not be stored: {trouble}", "local trouble")
+        finally:
+            taken.release()
         transaction.draft = None
         self._house.penalties.behaved(facts.client)
         if self._account is not None:
             self._house.caps.accepted(self._account.key, transaction.reserved)
             transaction.reserved = 0
-        return replies.reply(250, "2.0.0", f"Accepted as {queue_id.text(draft.id)}")
+        accepted = replies.reply(250, "2.0.0", f"Accepted as {queue_id.text(draft.id)}")
+        if not taken.refused:
+            return accepted
+        return [room.MAILBOX_FULL if n in taken.refused else accepted for n in range(len(transaction.ends))]
+
+    async def _in_their_mailboxes(self, arrival: Arrival) -> Taken:
+        """Whose mailbox has room for it; the ledger hears of the others."""
+        transaction, recipients = self._transaction, self._facts.recipients
+        house, each = self._house, self._kind == "lmtp"
+        taken = await room.at_end(house.usage, house.spool, arrival, transaction.ends, each)
+        for n in taken.refused:
+            ends = ", ".join(transaction.ends[n])
+            self._refusals.refuse(
+                "DATA",
+                room.MAILBOX_FULL,
+                address=recipients[n],
+                sender=transaction.envelope.sender,
+                reason=f"there is no room in the mailbox of {ends}",
+                rule=room.RULE,
+            )
+        return taken
 
     def _not_its_own(self, account: Account, head: bytes, whole: bool) -> Reply | None:
         """Refuse what says that it is from somebody else (RFC 6409 6.1)."""

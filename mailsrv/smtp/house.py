@@ -12,6 +12,7 @@ from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Spool
+from mailsrv.store.usage import MailboxUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,4 @@ class House:
     recorder: Recorder
     checks: Checks
     caps: Caps
+    usage: MailboxUsage

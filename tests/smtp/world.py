@@ -38,6 +38,7 @@ from mailsrv.store.database import Database
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import FLUSH_S, Recorder
 from mailsrv.store.spool import Spool
+from mailsrv.store.usage import MailboxUsage
 from mailsrv.tls import ServerCertificate
 from tests.simulation.certificates import pem
 from tests.simulation.network import Network, Weather
@@ -243,6 +244,7 @@ class World:
         settings, reactor = self.settings, self.outside.reactor
         self.admission = Admission(lambda: settings.config.limits)
         recorder = Recorder(self.outside, self.database)
+        self.usage = MailboxUsage(self.outside, f"{STATE}/mail", settings)
         self.house = House(
             settings,
             self.outside,
@@ -252,6 +254,7 @@ class World:
             recorder,
             all_checks(settings, self.outside, self.outside.resolver(()), self.database, recorder),
             Caps(lambda: settings.config.limits, self.database, self.outside.wall),
+            self.usage,
         )
         self.factories = {
             "smtp": self._listen(25, "smtp"),
