@@ -343,9 +343,12 @@ class MailboxUsage:
         now = self._outside.reactor.seconds()
         told = await self._worker.call(maildirsize.read, self._outside.filesystem, mailbox.path)
         mailbox.read_at = now
-        if told is not None:
-            mailbox.told = told.usage
-        if told is None or told.base != mailbox.base or told.length > maildirsize.LONGEST:
+        if told is None:
+            if now - mailbox.audited_at >= SURE_S:
+                await self._audit(mailbox)
+            return
+        mailbox.told = told.usage
+        if told.base != mailbox.base or told.length > maildirsize.LONGEST:
             self._audit_later(mailbox)
 
     async def _audit(self, mailbox: _Mailbox) -> None:
