@@ -136,9 +136,12 @@ class Settings:
             "/etc/mailsrv/mailsrv.toml",
         )
 
-    def serve(self, passwords: Mapping[str, str]) -> None:
-        """Accounts of example.org."""
-        accounts = "".join(f"{name}@example.org:{stored(password)}\n" for name, password in passwords.items())
+    def serve(self, passwords: Mapping[str, str], quotas: Mapping[str, str] | None = None) -> None:
+        """Accounts of example.org; ``quotas`` are rules for some of them."""
+        rules = {name: f"::::::userdb_quota_rule={rule}" for name, rule in (quotas or {}).items()}
+        accounts = "".join(
+            f"{name}@example.org:{stored(password)}{rules.get(name, '')}\n" for name, password in passwords.items()
+        )
         self.directory = parse_directory(self.config, accounts, self._aliases if passwords else "")
 
 
