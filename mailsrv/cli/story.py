@@ -157,6 +157,8 @@ def _accepted(message: MessageHistory, event: Event) -> str:
     if message.protocol == "report":
         about = f" about {clean(event.detail)}" if event.detail else ""
         return f"written by this server, a report{about}{_because(event)}"
+    if message.protocol == "notice":
+        return f"written by this server{_because(event)}"
     client = f" from {clean(message.client)}" if message.client else ""
     helo = f" ({clean(message.helo)})" if message.helo else ""
     protocol = f" by {clean(message.protocol)}" if message.protocol else ""

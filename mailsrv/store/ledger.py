@@ -274,7 +274,8 @@ def prune(connection: sqlite3.Connection, before: float, rows: int = 2000) -> in
     """Forget what is done and was last heard of before ``before`` (seconds since 1970); how many rows went.
 
     A message goes whole, with recipients and events, and never while a recipient is open; then events without a message
-    go.  About ``rows`` rows go in one call, so that the writer soon does other work; call again until it answers 0.
+    go, and the counts of causes that were not seen since.  About ``rows`` rows go in one call, so that the writer soon
+    does other work; call again until it answers 0.
     """
     gone = 0
     done: list[tuple[int]] = []
@@ -294,6 +295,7 @@ def prune(connection: sqlite3.Connection, before: float, rows: int = 2000) -> in
             gone += parts
     for table, key in (("event", "message"), ("recipient", "message"), ("content", "message"), ("message", "id")):
         connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", done)  # noqa: S608 names from the line above
+    connection.execute("DELETE FROM notice WHERE seen < ?", (before,))
     if gone < rows:
         gone += connection.execute(
             "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE message IS NULL AND at < ? ORDER BY at LIMIT ?)",

@@ -6,7 +6,8 @@ Times are seconds since 1970.  Addresses are in their canonical text form (``str
 byte for byte with CRLF, and goes when the last recipient is done; ``data`` is NULL when it is in ``spool/<queue id>``.
 ``recipient`` has one row for each final target: an own mailbox (``mailbox`` is the account's address, ``name`` the file
 name in its Maildir, fixed at acceptance) or an address elsewhere (``mailbox`` is "").  ``event`` is the ledger.
-``login`` has the last use of each password, ``secret`` random octets that are to stay the same.
+``login`` has the last use of each password, ``secret`` random octets that are to stay the same, ``notice`` what the
+postmaster and users were told of, by cause.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ CREATE TABLE message (
     account     TEXT NOT NULL,                  -- who had logged in, "" for mail from outside
     client      TEXT NOT NULL,                  -- address of the client, "" for our own reports
     helo        TEXT NOT NULL,
-    protocol    TEXT NOT NULL                   -- SMTP, ESMTPS, ESMTPSA ... (RFC 3848), "report" for our own
+    protocol    TEXT NOT NULL                   -- SMTP, ESMTPSA ... (RFC 3848), "report" or "notice" for our own
 );
 CREATE INDEX message_sender ON message (sender);
 CREATE INDEX message_message_id ON message (message_id);
@@ -108,6 +109,13 @@ CREATE TABLE login (
     client      TEXT NOT NULL,
     service     TEXT NOT NULL,                  -- smtp or pop3
     PRIMARY KEY (account, password)
+) WITHOUT ROWID;
+
+CREATE TABLE notice (
+    cause       TEXT PRIMARY KEY,               -- see mailsrv.store.notices
+    told        REAL NOT NULL,                  -- when somebody was last told of it, 0 for never
+    seen        REAL NOT NULL,                  -- when it last happened
+    times       INTEGER NOT NULL                -- how often it has happened
 ) WITHOUT ROWID;
 
 CREATE TABLE secret (

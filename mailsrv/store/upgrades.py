@@ -14,7 +14,13 @@ STEPS: Final = {
 ALTER TABLE recipient ADD COLUMN lane TEXT NOT NULL DEFAULT '';
 UPDATE recipient SET lane = (
     SELECT CASE WHEN account <> '' THEN account ELSE substr(message.sender, instr(message.sender, '@') + 1) END
-    FROM message WHERE message.id = recipient.message)
+    FROM message WHERE message.id = recipient.message);
+CREATE TABLE notice (
+    cause       TEXT PRIMARY KEY,
+    told        REAL NOT NULL,
+    seen        REAL NOT NULL,
+    times       INTEGER NOT NULL
+) WITHOUT ROWID
 """,
 }
 
