@@ -40,8 +40,10 @@ from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
 from mailsrv.store.message import Arrival
+from mailsrv.store.notices import Notices
 from mailsrv.store.password_renewal import PasswordRenewal
 from mailsrv.store.passwords import Passwords
+from mailsrv.store.quota_warning import QuotaWarnings
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings as Present
 from mailsrv.store.spool import Spool
@@ -118,6 +120,10 @@ class Server:
         self._passwords.on_used = Logins(outside, self.database).used
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
+        warnings = QuotaWarnings(
+            settings, outside, self.database, Notices(settings, outside, self._spool, self.database)
+        )
+        self._usage.on_usage = warnings.usage
         self._mailboxes.on_removing = self._usage.removing
         self._mailboxes.on_removed = self._usage.removed
         self._spool.on_accepted = self._accepted

@@ -124,7 +124,10 @@ class Checks(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds."""
+    """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds.
+
+    ``quota_warning`` is a share of the quota, 1.0 for all of it, 0.0 for never.
+    """
 
     message_size: Annotated[int, _Key(str | int, 'a size such as "50 MiB" or a number of octets', size, "50 MiB")]
     recipients: Annotated[int, _whole(1000)]
@@ -135,6 +138,7 @@ class Limits(msgspec.Struct, frozen=True):
     minimum_rate: Annotated[int, _whole(100)]
     transaction_time: Annotated[float, _duration("1h")]
     penalties: Annotated[bool, _Key(bool, "true or false", values.same, True)]
+    quota_warning: Annotated[float, _Key(str, 'a share such as "90%", or "" for never', values.share_or_off, "90%")]
 
 
 class Outbound(msgspec.Struct, frozen=True):

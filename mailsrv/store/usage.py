@@ -350,6 +350,7 @@ class MailboxUsage:
         mailbox.told = told.usage
         if told.base != mailbox.base or told.length > maildirsize.LONGEST:
             self._audit_later(mailbox)
+        self._changed(mailbox)
 
     async def _audit(self, mailbox: _Mailbox) -> None:
         if mailbox.removing and mailbox.told is not None:
