@@ -1,7 +1,8 @@
 """What own mailboxes hold against their quota, exactly, while other programs change them too.
 
 ``maildirsize`` in the mailbox is the account book that all programs share; this module keeps our own side of it.  It
-costs accounts without a quota one attempt to open that file for each batch, and the others one small read a second.
+costs accounts without a quota one attempt to open that file for each batch, and the others five small reads a second
+at most.
 
 What a mailbox holds is what the file tells, and what has been accepted for it and is not yet in the file: reservations
 of transactions at the end of their content, then copies on their way.  So messages that come at the same time see each
@@ -43,7 +44,7 @@ from mailsrv.store.maildirsize import Told
 from mailsrv.store.quota import NOTHING, Quota, Usage
 from mailsrv.store.settings import Settings
 
-FRESH_S = 1.0  # so old what was read may be
+FRESH_S = 0.2  # so old what was read may be
 SURE_S = 10.0  # a refusal is not given on an older audit
 AUDIT_EVERY_S = 900.0  # of a mailbox in use
 AGAIN_S = 1.0  # after a difference; twice as long each time
