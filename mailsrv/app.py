@@ -36,6 +36,7 @@ from mailsrv.smtp.protocol import SmtpFactory
 from mailsrv.store import ledger, maildir, schema, secret
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
+from mailsrv.store.housekeeping import Housekeeping
 from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
@@ -120,6 +121,7 @@ class Server:
         self._passwords.on_used = Logins(outside, self.database).used
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
+        self._housekeeping = Housekeeping(outside, os.path.join(state, "mail"), settings, self._usage)
         warnings = QuotaWarnings(
             settings, outside, self.database, Notices(settings, outside, self._spool, self.database)
         )
@@ -210,6 +212,7 @@ class Server:
         self._queue.wake()
         self._every(LOOK_EVERY_S, self._look)
         self._every(PRUNE_EVERY_S, self._prune)
+        self._housekeeping.start()
 
     # -- what happens meanwhile
 
@@ -313,7 +316,7 @@ class Server:
         await self._within(FINISH_S, self._queue.stop(), self._local.stop())
         self._recorder.close()
         await self._within(CLOSE_S, self.database.close())
-        for part in (self._spool, self._passwords, self._renewal, self._mailboxes, self._usage):
+        for part in (self._spool, self._passwords, self._renewal, self._mailboxes, self._housekeeping, self._usage):
             part.stop()
 
     async def _within(self, seconds: float, *work: Coroutine[Deferred[Any], Any, None]) -> bool:

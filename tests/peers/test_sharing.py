@@ -38,7 +38,7 @@ from tests.peers.server import ALICE, ALICE_PASSWORD, Mailsrv, Template
 
 USER = "nobody"
 KINDS = ("stays", "pop3-goes", "imap-flags", "imap-moves", "imap-goes", "mutt-moves", "mutt-goes", "mbsync-goes")
-MESSAGES = 300
+MESSAGES = 240
 SENDERS = 4
 QUOTA = ("--storage", "50 MiB", "--messages", "100000")
 ALWAYS_THERE = 1000000  # the token of the first message
@@ -253,7 +253,11 @@ class Imap:
 
 
 class Mutt:
-    """Moves and deletes by pattern, and marks as old whatever it has seen."""
+    """Deletes by pattern, and moves to ``cur`` whatever it has seen.
+
+    It saves to another folder by copying, and deletes in a second step by the name that it remembers.  When another
+    program flags the message in between it stays, and the next time is copied again: so that is for quieter hours.
+    """
 
     def __init__(self, shared: Shared, path: str) -> None:
         self.shared = shared
@@ -266,14 +270,20 @@ set header_cache="" record="" postponed="" timeout=1 read_inc=0 write_inc=0 mail
 """)
 
     def once(self) -> None:
-        # A pattern that nothing matches would end the script: one message always does, and is left out again.
-        keys = (
+        self.press("")
+
+    def move(self) -> None:
+        self.press(
             f"<tag-pattern>~s mutt-moves|~s {ALWAYS_THERE}<enter><untag-pattern>~s {ALWAYS_THERE}<enter>"
             "<tag-prefix-cond><save-message>=.Lists<enter><end-cond>"
-            f"<delete-pattern>~s mutt-goes|~s {ALWAYS_THERE}<enter><undelete-pattern>~s {ALWAYS_THERE}<enter>"
-            # New mail in the middle of it puts mutt off, and <quit> would have it stay.
-            + "<sync-mailbox>" * 5
-            + "<exit>"
+        )
+
+    def press(self, first: str) -> None:
+        # A pattern that nothing matches would end the script: one message always does, and is left out again.
+        keys = (
+            f"{first}<delete-pattern>~s mutt-goes|~s {ALWAYS_THERE}<enter><undelete-pattern>~s {ALWAYS_THERE}<enter>"
+            # New mail in the middle of it makes mutt stay, with what it has marked still to be done.
+            + "<quit>" * 200
         )
         command = [self.path, "-n", "-F", str(self.settings), "-e", f'push "{keys}"']
         master, terminal = pty.openpty()
@@ -377,11 +387,20 @@ def test_mailsrv_dovecot_mutt_and_mbsync_in_one_maildir(shared: Shared, need: Ca
     shared.together(shared.deliver_all, *(shared.again_and_again(each.once) for each in workers))
     for each in workers:
         each.once()  # what one of them saw too late in the turmoil
+    mutt.move()
     mbsync.check()
     places = shared.places()
     expected = {"stays": [""], "imap-flags": [""], "imap-moves": [".Archive"], "mutt-moves": [".Lists"]}
+    stayed = []
     for token in range(MESSAGES):
-        assert (token, kind(token), places.get(token, [])) == (token, kind(token), expected.get(kind(token), []))
+        there = places.get(token, [])
+        if kind(token) == "mbsync-goes":
+            # mbsync forgets for good what another program renamed while it was about to remove it.
+            assert there in ([], [""]), token
+            stayed += there
+        else:
+            assert (token, kind(token), there) == (token, kind(token), expected.get(kind(token), []))
+    assert len(stayed) < MESSAGES / len(KINDS) / 2, mbsync.said
     pop.check()
     imap.check()
     assert len(list(shared.box.glob(".Sent/*/*"))) == imap.appended
