@@ -246,9 +246,11 @@ class Server:
         self._settings.look()
         if not self._looking:
             self._looking = True
-            Deferred.fromCoroutine(self._look_at_database()).addErrback(
-                lambda failure: log.error("The database could not be looked at: {failure}", failure=failure)
-            ).addBoth(self._looked)
+            Deferred.fromCoroutine(self._look_at_database()).addErrback(self._look_failed).addBoth(self._looked)
+
+    def _look_failed(self, failure: object) -> None:
+        if not self._stopping:  # else it was closed under our eyes
+            log.error("The database could not be looked at: {failure}", failure=failure)
 
     def _looked(self, result: object) -> None:
         self._looking = False

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
 
 from mailsrv import app
 from mailsrv.app import Server, StartError, build
@@ -410,6 +411,16 @@ def test_stopping_with_nothing_to_do_takes_no_time(world: World) -> None:
     assert world.stop() < 1
     with pytest.raises(Gone):
         world.connect()
+
+
+def test_stopping_while_the_database_is_looked_at_is_no_error(certificate: ServerCertificate) -> None:
+    with capturedLogs() as logged:
+        for n in range(20):
+            world = World(certificate).start()
+            world.advance(app.LOOK_EVERY_S + n * 0.0001)
+            world.stop()
+            world.close()
+    assert [event for event in logged if event["log_level"] >= LogLevel.error] == []
 
 
 def test_what_was_to_be_written_is_written_when_the_server_has_stopped(world: World) -> None:
