@@ -16,7 +16,7 @@ from mailsrv import app
 from mailsrv.app import Server, StartError, build
 from mailsrv.config import parse
 from mailsrv.outside import listening
-from mailsrv.store import ledger, queue
+from mailsrv.store import housekeeping, ledger, maildirsize, queue
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.ledger import Event
 from mailsrv.store.schema import DatabaseError
@@ -65,9 +65,9 @@ class Settings:
         self.refused: Callable[[str], None] = lambda problem: None
         self.change(text)
 
-    def change(self, text: str) -> None:
+    def change(self, text: str, accounts: str = "alice@example.org:!\n") -> None:
         self.config = parse(text, "/etc/mailsrv/mailsrv.toml")
-        self.directory = parse_directory(self.config, "alice@example.org:!\n", "")
+        self.directory = parse_directory(self.config, accounts, "")
 
     def look(self) -> None:
         """Nothing changes by itself."""
@@ -201,6 +201,39 @@ def test_a_message_that_comes_in_is_in_the_mailbox(world: World, size: int) -> N
     assert octets.endswith(b"\n" + content.replace(b"\r\n", b"\n"))
     assert octets.startswith(b"Return-Path: <bob@example.net>\nDelivered-To: alice@example.org\nReceived: from client")
     assert world.rows("SELECT DISTINCT state FROM recipient") == [("delivered",)]
+    world.stop()
+
+
+def test_a_quota_is_kept_the_account_warned_and_the_next_message_refused(world: World) -> None:
+    world.start()
+    world.settings.change(CONFIG, "alice@example.org:!::::::userdb_quota_rule=*:messages=3\n")
+    assert world.send().startswith(b"250")
+    world.advance(5)
+    assert world.send().startswith(b"250")
+    world.advance(5)
+    # The warning is never refused; it counts like any other message.
+    world.settings.change(CONFIG, "alice@example.org:!::::::userdb_quota_rule=*:messages=2\n")
+    world.advance(1)
+    client = world.connect()
+    for command in (b"EHLO client.example.net", b"MAIL FROM:<bob@example.net>"):
+        assert world.say(client, command).startswith(b"250")
+    assert world.say(client, b"RCPT TO:<alice@example.org>") == b"452 4.2.2 The mailbox is full\r\n"
+    world.advance(30)
+    (warning,) = [octets for octets in world.mailbox() if b"Subject: Your mailbox is 100% full" in octets]
+    assert warning.startswith(b"Return-Path: <>\nDelivered-To: alice@example.org\n")
+    told = maildirsize.read(SimulatedFilesystem(world.disk), "/state/mail/example.org/alice")
+    assert told is not None
+    assert told.usage == (sum(map(len, world.mailbox())), 3)
+    world.stop()
+
+
+def test_tmp_is_swept_soon_after_the_start(world: World) -> None:
+    world.disk.make_folders("/state/mail/example.org/alice/tmp")
+    SimulatedFilesystem(world.disk).create("/state/mail/example.org/alice/tmp/left").close()
+    world.advance(housekeeping.OLD_S + 1)
+    world.start()
+    world.advance(housekeeping.FIRST_S + 1)
+    assert world.disk.files("/state/mail/example.org/alice/tmp") == {}
     world.stop()
 
 
