@@ -28,7 +28,7 @@ FILE: Final = "maildirsize"
 LONGEST: Final = 5120  # octets; above it the file is made anew
 
 _READ = 1 << 20
-_LINE = re.compile(rb" *(-?[0-9]{1,18}) +(-?[0-9]{1,18}) *")
+_LINES = re.compile(rb"(?: *-?[0-9]{1,18} +-?[0-9]{1,18} *\n)+")
 _SIZE = re.compile(r",S=([0-9]{1,18})(?=[,:]|\Z)")
 
 
@@ -63,17 +63,12 @@ def read(filesystem: IFilesystem, path: str) -> Told | None:
         text = source.read(_READ)
     finally:
         source.close()
-    lines = text.split(b"\n")
-    if len(lines) < 3 or lines.pop():
-        return None  # a line without its end: torn by a crash
-    octets = messages = 0
-    for line in lines[1:]:
-        found = _LINE.fullmatch(line)
-        if found is None:
-            return None
-        octets += int(found[1])
-        messages += int(found[2])
-    return Told(Usage(octets, messages), b"\n".join(lines[:2]), len(text))
+    quota, _, lines = text.partition(b"\n")
+    if not _LINES.fullmatch(lines):
+        return None  # or a line without its end: torn by a crash
+    numbers = list(map(int, lines.split()))
+    first = lines.partition(b"\n")[0]
+    return Told(Usage(sum(numbers[::2]), sum(numbers[1::2])), quota + b"\n" + first, len(text))
 
 
 def append(filesystem: IFilesystem, path: str, change: Usage) -> bool:
