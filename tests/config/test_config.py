@@ -95,6 +95,7 @@ recipients = 1
 connections = 20
 connections_per_client = 2
 penalties = false
+quota_warning = ""
 [outbound]
 routes = { "Example.NET" = "smtp://192.0.2.1:2525", "*" = "smtps://user:password@smart.example" }
 connect_timeout = 2.5
