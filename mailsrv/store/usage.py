@@ -30,16 +30,16 @@ one thread.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from mailsrv.outside.interfaces import IFilesystem, Outside
-from mailsrv.store import maildir, maildirsize
+from mailsrv.outside.interfaces import Outside
+from mailsrv.store import audit, maildir, maildirsize
 from mailsrv.store.accounts import mailbox_path
+from mailsrv.store.audit import Line
 from mailsrv.store.maildirsize import Told
 from mailsrv.store.quota import NOTHING, Quota, Usage
 from mailsrv.store.settings import Settings
@@ -59,26 +59,6 @@ class Room(Enum):
     FITS = "fits"
     OVER = "over"  # it does not, smaller ones would
     FULL = "full"
-
-
-@dataclass(frozen=True, slots=True)
-class _Audit:
-    """``told`` is None when the file is missing or damaged; ``steady``: it said the same before and after the count."""
-
-    told: Told | None
-    counted: Usage
-    steady: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One to be written: the sum of ``parts``, the messages of these unique parts."""
-
-    mailbox: str
-    path: str
-    change: Usage
-    parts: tuple[str, ...]
-    untold: set[str]
 
 
 class _Mailbox:
@@ -255,21 +235,21 @@ class MailboxUsage:
 
         done.addBoth(over)
 
-    def _line(self, name: str, change: Usage, parts: tuple[str, ...]) -> _Line:
+    def _line(self, name: str, change: Usage, parts: tuple[str, ...]) -> Line:
         mailbox = self._limited(name)
         untold = set() if mailbox is None else mailbox.untold
-        return _Line(name, self._path(name), change, parts, untold)
+        return Line(name, self._path(name), change, parts, untold)
 
-    def _tell(self, lines: list[_Line]) -> Deferred[None]:
+    def _tell(self, lines: list[Line]) -> Deferred[None]:
         if not lines:
             done: Deferred[None] = Deferred()
             done.callback(None)
             return done
-        return self._worker.call(_tell, self._outside.filesystem, lines).addCallbacks(
+        return self._worker.call(audit.tell, self._outside.filesystem, lines).addCallbacks(
             self._have_told, lambda failure: log.failure("The use of mailboxes could not be told", failure), (lines,)
         )
 
-    def _have_told(self, told: list[bool | OSError], lines: list[_Line]) -> None:
+    def _have_told(self, told: list[bool | OSError], lines: list[Line]) -> None:
         for line, outcome in zip(lines, told, strict=True):
             mailbox = self._mailboxes.get(line.mailbox)
             if isinstance(outcome, OSError):
@@ -359,7 +339,7 @@ class MailboxUsage:
             return
         begun, removals, quota = self._outside.reactor.seconds(), mailbox.removals, mailbox.quota
         disk = self._outside.filesystem
-        found = await self._worker.call(_audit, disk, mailbox.path, quota, mailbox.untold)
+        found = await self._worker.call(audit.audit, disk, mailbox.path, quota, mailbox.untold)
         mailbox.read_at = begun
         if mailbox.removals != removals or mailbox.removing or not found.steady:
             mailbox.told = found.counted if found.told is None else found.told.usage
@@ -388,7 +368,7 @@ class MailboxUsage:
         mark = self._outside.random(8).hex()
         removals = mailbox.removals
         told = await self._worker.call(
-            _make_anew, self._outside.filesystem, mailbox.path, mailbox.quota, mailbox.untold, mark
+            audit.make_anew, self._outside.filesystem, mailbox.path, mailbox.quota, mailbox.untold, mark
         )
         mailbox.told, mailbox.base = told.usage, told.base
         mailbox.correction, mailbox.difference = NOTHING, None
@@ -406,34 +386,3 @@ class MailboxUsage:
         Deferred.fromCoroutine(self._once(mailbox, self._audit)).addErrback(
             lambda failure: log.failure("{path} could not be audited", failure, path=mailbox.path)
         )
-
-
-# In the worker's thread.
-
-
-def _tell(disk: IFilesystem, lines: list[_Line]) -> list[bool | OSError]:
-    """For each line: True when it is written, False where no file is."""
-    outcomes: list[bool | OSError] = []
-    for line in lines:
-        try:
-            outcomes.append(maildirsize.append(disk, line.path, line.change))
-        except OSError as error:
-            outcomes.append(error)
-        line.untold.difference_update(line.parts)
-    return outcomes
-
-
-def _audit(disk: IFilesystem, path: str, quota: Quota, untold: set[str]) -> _Audit:
-    before = maildirsize.read(disk, path)
-    counted = maildirsize.count(disk, path, quota.ignored, untold)
-    after = maildirsize.read(disk, path)
-    return _Audit(after, counted, steady=before == after)
-
-
-def _make_anew(disk: IFilesystem, path: str, quota: Quota, untold: set[str], mark: str) -> Told:
-    """``length`` 0: there is no mailbox yet in which the file could be."""
-    counted = maildirsize.count(disk, path, quota.ignored, untold)
-    try:
-        return maildirsize.write(disk, path, quota, counted, mark)
-    except FileNotFoundError:
-        return Told(counted, b"", 0)

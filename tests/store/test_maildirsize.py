@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from mailsrv.store.maildirsize import Told
 from mailsrv.store.quota import Quota, Usage
 
 DISK = Filesystem()
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -73,6 +76,25 @@ def test_a_new_file_takes_the_place_of_the_old_one(mailbox: Path) -> None:
     maildirsize.write(DISK, str(mailbox), Quota(messages=10), Usage(0, 0), "mark")
     assert (mailbox / "maildirsize").read_bytes() == b"10C\n0 0\n"
     assert list((mailbox / "tmp").iterdir()) == []
+
+
+def test_two_programs_lose_no_line_of_each_other(mailbox: Path) -> None:
+    maildirsize.write(DISK, str(mailbox), Quota(2048), Usage(0, 0), "mark")
+    program = (
+        "import sys; from mailsrv.outside.filesystem import Filesystem; from mailsrv.store import maildirsize;"
+        "from mailsrv.store.quota import Usage; disk = Filesystem();"
+        "print(all(maildirsize.append(disk, sys.argv[1], Usage(1000, 1)) for _ in range(3000)))"
+    )
+    others = [
+        subprocess.Popen([sys.executable, "-c", program, str(mailbox)], stdout=subprocess.PIPE, cwd=ROOT)
+        for _ in range(2)
+    ]
+    for _ in range(3000):
+        maildirsize.append(DISK, str(mailbox), Usage(-1000, -1))
+    assert [other.communicate(timeout=60)[0] for other in others] == [b"True\n", b"True\n"]
+    found = told(mailbox)
+    assert found is not None
+    assert found.usage == Usage(3_000_000, 3000)
 
 
 def test_all_folders_count_by_what_their_names_tell_or_the_disk(mailbox: Path) -> None:
