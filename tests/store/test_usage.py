@@ -369,6 +369,29 @@ def test_a_file_that_cannot_be_used_is_no_reason_to_refuse_or_to_lose(box: Mailb
     assert box.room(10**9) is Room.FITS  # nothing is known
 
 
+def test_a_line_that_a_full_disk_has_cut_off_is_put_right(box: Mailbox) -> None:
+    box.accept()
+    box.audit()
+    space = box.disk.space
+
+    def fill(step: str) -> None:
+        if step == "disk: append":
+            box.disk.space = 2
+        elif step == "disk: replace":
+            box.disk.space = space
+
+    box.steps.failures.append(fill)
+    box.accept()
+    box.settle()
+    box.healthy()
+    assert box.told() is None  # "14"
+    box.disk.space = space
+    box.accept()
+    box.audit()
+    assert box.is_exact()
+    assert box.counted().messages == 3
+
+
 def test_a_copy_that_could_not_be_stored_takes_no_room_until_it_is_tried_again(box: Mailbox) -> None:
     box.fail("disk: create", times=1)
     box.accept()
