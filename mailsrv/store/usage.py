@@ -383,6 +383,11 @@ class MailboxUsage:
 
     def _due(self, mailbox: _Mailbox) -> None:
         mailbox.timer = None
-        Deferred.fromCoroutine(self._once(mailbox, self._audit)).addErrback(
+        Deferred.fromCoroutine(self._audit_in_time(mailbox)).addErrback(
             lambda failure: log.failure("{path} could not be audited", failure, path=mailbox.path)
         )
+
+    async def _audit_in_time(self, mailbox: _Mailbox) -> None:
+        await self._once(mailbox, self._audit)
+        if mailbox.trouble:
+            self._audit_later(mailbox)
