@@ -41,6 +41,7 @@ from mailsrv.store import homes, ledger, maildir, schema, secret
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
 from mailsrv.store.homes import HomesKept
+from mailsrv.store.housekeeping import Housekeeping
 from mailsrv.store.key_states import Keys
 from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
@@ -49,10 +50,12 @@ from mailsrv.store.message import Arrival
 from mailsrv.store.notices import Notices
 from mailsrv.store.password_renewal import PasswordRenewal
 from mailsrv.store.passwords import Match, Passwords
+from mailsrv.store.quota_warning import QuotaWarnings
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings as Present
 from mailsrv.store.spool import Spool
 from mailsrv.store.tail import Tail
+from mailsrv.store.usage import MailboxUsage
 from mailsrv.tls import ServerCertificate
 
 log = Logger()
@@ -114,7 +117,8 @@ class Server:
         resolver = _Resolver(settings, outside)
         self.database = Database(outside, os.path.join(state, "mailsrv.db"))
         self._spool = Spool(outside, self.database, state, lambda: settings.config.hostname)
-        self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after)
+        self._usage = MailboxUsage(outside, os.path.join(state, "mail"), settings)
+        self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after, self._usage)
         self._relay = Relay(settings, outside, resolver)
         self._signer = Signer(outside, lambda: settings.keys.signing)
         reports = Reports(settings, outside, self._spool, self.database, self._signer)
@@ -128,6 +132,12 @@ class Server:
         self._passwords.homes.on_due = HomesKept(outside, self.database)
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
+        self._housekeeping = Housekeeping(outside, os.path.join(state, "mail"), settings, self._usage)
+        notices = Notices(settings, outside, self._spool, self.database)
+        warnings = QuotaWarnings(settings, outside, self.database, notices)
+        self._usage.on_usage = warnings.usage
+        self._mailboxes.on_removing = self._usage.removing
+        self._mailboxes.on_removed = self._usage.removed
         self._spool.on_accepted = self._accepted
         self._local.on_deferred = self._queue.wake_at
         self._local.report_success = reports.stored
@@ -135,11 +145,21 @@ class Server:
         admission = Admission(lambda: settings.config.limits, self._passwords.homes.knows_network)
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds, self._passwords.homes.knows)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
-        caps = Caps(lambda: settings.config.limits, self.database, outside.wall)
         self._bursts = Bursts(lambda: settings.config.limits.first_time_recipients, self.database, outside.wall)
-        notices = Notices(settings, outside, self._spool, self.database)
-        shared = (settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps)
-        house = House(*shared, self._signer, self._bursts, notices)
+        house = House(
+            settings=settings,
+            outside=outside,
+            spool=self._spool,
+            passwords=self._passwords,
+            penalties=penalties,
+            recorder=self._recorder,
+            checks=checks,
+            caps=Caps(lambda: settings.config.limits, self.database, outside.wall),
+            bursts=self._bursts,
+            signer=self._signer,
+            notices=notices,
+            usage=self._usage,
+        )
         certificate = settings.certificate
 
         def smtp(kind: str, implicit_tls: bool = False) -> SmtpFactory:
@@ -214,6 +234,7 @@ class Server:
         self._queue.wake()
         self._every(LOOK_EVERY_S, self._look)
         self._every(PRUNE_EVERY_S, self._prune)
+        self._housekeeping.start()
         self._every(PUBLICATION_EVERY_S, self._publication.look)
 
     # -- what happens meanwhile
@@ -257,9 +278,11 @@ class Server:
         self._settings.look()
         if not self._looking:
             self._looking = True
-            Deferred.fromCoroutine(self._look_at_database()).addErrback(
-                lambda failure: log.error("The database could not be looked at: {failure}", failure=failure)
-            ).addBoth(self._looked)
+            Deferred.fromCoroutine(self._look_at_database()).addErrback(self._look_failed).addBoth(self._looked)
+
+    def _look_failed(self, failure: object) -> None:
+        if not self._stopping:  # else it was closed under our eyes
+            log.error("The database could not be looked at: {failure}", failure=failure)
 
     def _looked(self, result: object) -> None:
         self._looking = False
@@ -332,7 +355,8 @@ class Server:
         await self._within(FINISH_S, self._queue.stop(), self._local.stop())
         self._recorder.close()
         await self._within(CLOSE_S, self.database.close())
-        for part in (self._spool, self._passwords, self._renewal, self._mailboxes, self._signer, self._publication):
+        parts = (self._spool, self._passwords, self._renewal, self._mailboxes, self._housekeeping, self._usage)
+        for part in (*parts, self._signer, self._publication):
             part.stop()
 
     async def _within(self, seconds: float, *work: Coroutine[Deferred[Any], Any, None]) -> bool:

@@ -132,7 +132,8 @@ class Checks(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds.
 
-    ``over_cap`` is "refuse" or "hold"; ``first_time_recipients`` 0 is never.
+    ``over_cap`` is "refuse" or "hold"; ``first_time_recipients`` 0 is never.  ``quota_warning`` is a share of the
+    quota, 1.0 for all of it, 0.0 for never.
     """
 
     message_size: Annotated[int, _Key(str | int, 'a size such as "50 MiB" or a number of octets', size, "50 MiB")]
@@ -146,6 +147,7 @@ class Limits(msgspec.Struct, frozen=True):
     minimum_rate: Annotated[int, _whole(100)]
     transaction_time: Annotated[float, _duration("1h")]
     penalties: Annotated[bool, _Key(bool, "true or false", values.same, True)]
+    quota_warning: Annotated[float, _Key(str, 'a share such as "90%", or "" for never', values.share_or_off, "90%")]
 
 
 class Outbound(msgspec.Struct, frozen=True):

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
 
 from mailsrv import app
 from mailsrv.app import Server, StartError, build
 from mailsrv.config import parse
 from mailsrv.dkim import publication
 from mailsrv.outside import listening
-from mailsrv.store import homes, key_states, ledger, queue
+from mailsrv.store import homes, housekeeping, key_states, ledger, maildirsize, queue
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.ledger import Event
@@ -223,6 +224,41 @@ def test_a_message_that_comes_in_is_in_the_mailbox(world: World, size: int) -> N
     assert octets.endswith(b"\n" + content.replace(b"\r\n", b"\n"))
     assert octets.startswith(b"Return-Path: <bob@example.net>\nDelivered-To: alice@example.org\nReceived: from client")
     assert world.rows("SELECT DISTINCT state FROM recipient") == [("delivered",)]
+    world.stop()
+
+
+def test_a_quota_is_kept_the_account_warned_and_the_next_message_refused(world: World) -> None:
+    world.start()
+    world.settings.accounts = "alice@example.org:!::::::userdb_quota_rule=*:messages=3\n"
+    world.settings.change(CONFIG)
+    assert world.send().startswith(b"250")
+    world.advance(5)
+    assert world.send().startswith(b"250")
+    world.advance(5)
+    # The warning is never refused; it counts like any other message.
+    world.settings.accounts = "alice@example.org:!::::::userdb_quota_rule=*:messages=2\n"
+    world.settings.change(CONFIG)
+    world.advance(1)
+    client = world.connect()
+    for command in (b"EHLO client.example.net", b"MAIL FROM:<bob@example.net>"):
+        assert world.say(client, command).startswith(b"250")
+    assert world.say(client, b"RCPT TO:<alice@example.org>") == b"452 4.2.2 The mailbox is full\r\n"
+    world.advance(30)
+    (warning,) = [octets for octets in world.mailbox() if b"Subject: Your mailbox is 100% full" in octets]
+    assert warning.startswith(b"Return-Path: <>\nDelivered-To: alice@example.org\n")
+    told = maildirsize.read(SimulatedFilesystem(world.disk), "/state/mail/example.org/alice")
+    assert told is not None
+    assert told.usage == (sum(map(len, world.mailbox())), 3)
+    world.stop()
+
+
+def test_tmp_is_swept_soon_after_the_start(world: World) -> None:
+    world.disk.make_folders("/state/mail/example.org/alice/tmp")
+    SimulatedFilesystem(world.disk).create("/state/mail/example.org/alice/tmp/left").close()
+    world.advance(housekeeping.OLD_S + 1)
+    world.start()
+    world.advance(housekeeping.FIRST_S + 1)
+    assert world.disk.files("/state/mail/example.org/alice/tmp") == {}
     world.stop()
 
 
@@ -469,6 +505,16 @@ def test_stopping_with_nothing_to_do_takes_no_time(world: World) -> None:
     assert world.stop() < 1
     with pytest.raises(Gone):
         world.connect()
+
+
+def test_stopping_while_the_database_is_looked_at_is_no_error(certificate: ServerCertificate) -> None:
+    with capturedLogs() as logged:
+        for n in range(20):
+            world = World(certificate).start()
+            world.advance(app.LOOK_EVERY_S + n * 0.0001)
+            world.stop()
+            world.close()
+    assert [event for event in logged if event["log_level"] >= LogLevel.error] == []
 
 
 def test_what_was_to_be_written_is_written_when_the_server_has_stopped(world: World) -> None:

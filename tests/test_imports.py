@@ -44,6 +44,7 @@ SHELLS = {
     "mailsrv.smtp.house",
     "mailsrv.smtp.login",
     "mailsrv.smtp.refusals",
+    "mailsrv.smtp.room",
     "mailsrv.pop3.protocol",
     "mailsrv.pop3.session",
 }

@@ -14,7 +14,7 @@ import getpass
 import os
 import sys
 
-from mailsrv.cli import account_import, account_list
+from mailsrv.cli import account_import, account_list, account_quota
 from mailsrv.cli.command import Failure, add_common, config_of
 from mailsrv.config import Config
 from mailsrv.mail.address import Address
@@ -51,6 +51,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_common(action)
     action.add_argument("address", metavar="ADDRESS")
     action.set_defaults(run=_remove)
+    account_quota.register(actions)
     account_import.register(actions)
 
 

@@ -63,7 +63,9 @@ def loose_line(record: Record) -> str:
     event = record.event
     step = {
         ledger.REFUSED: (
-            "Nothing was accepted; the client may try again."
+            "The client may try again; `mailsrv account quota ADDRESS` shows how full it is and gives more."
+            if event.rule == "quota"
+            else "Nothing was accepted; the client may try again."
             if event.status.startswith("4.")
             else "Nothing was accepted; the sender's server has told its user."
         ),

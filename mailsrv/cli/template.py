@@ -136,6 +136,9 @@ state = {state}
 # Delays after failed logins and errors, for each client address.
 #penalties = true
 
+# From which share of its quota on an account is warned by mail; "" is never.
+#quota_warning = "90%"
+
 [outbound]
 
 # Next hops by domain, instead of their MX; "*" is for all others but our own domains, such as

@@ -15,6 +15,7 @@ from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Spool
+from mailsrv.store.usage import MailboxUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,4 @@ class House:
     signer: Signer
     bursts: Bursts
     notices: Notices
+    usage: MailboxUsage

@@ -21,13 +21,14 @@ from mailsrv.checks.interfaces import Facts, Stage, Verdict
 from mailsrv.mail import srs
 from mailsrv.mail.address import POSTMASTER, Address
 from mailsrv.mail.envelope import Recipient
-from mailsrv.smtp import events, replies
+from mailsrv.smtp import events, replies, room
 from mailsrv.smtp.acceptance import Acceptance, Transaction
 from mailsrv.smtp.dialog import Answer
 from mailsrv.smtp.house import House
 from mailsrv.smtp.login import Logins
 from mailsrv.smtp.refusals import Refusals
 from mailsrv.smtp.replies import Reply
+from mailsrv.store.accounts import Resolution, Target
 from mailsrv.store.message import FinalRecipient, Hold
 
 NO_RELAYING = replies.reply(550, "5.7.1", "We do not relay; log in on the submission port to send elsewhere")
@@ -196,9 +197,10 @@ class Session:
         answer = await waiting
         if answer is not None or self._gone:
             return answer
-        return self._recipient(event.recipient)
+        decision = self._recipient(event.recipient)
+        return await decision if isinstance(decision, Coroutine) else decision
 
-    def _recipient(self, recipient: Recipient) -> Reply | None:
+    def _recipient(self, recipient: Recipient) -> Decision:
         transaction = self._transaction
         assert transaction is not None
         directory = self._house.settings.directory
@@ -215,20 +217,48 @@ class Session:
             if not targets:
                 answer = NO_MAILBOX if directory.accounts else NO_MAILBOX_YET
                 return self._refuse("RCPT", answer, address=address, rule="accounts", reason="there is no such mailbox")
-            for target in targets:
-                self._add(transaction, target.address, address, target.mailbox, recipient)
-        elif self._logins.account is not None or self._trusted():
-            self._add(transaction, address, address, "", recipient)
-        else:
-            return self._refuse(
-                "RCPT",
-                NO_RELAYING,
-                address=address,
-                rule="listen.lmtp" if self._kind == "lmtp" else "trusted_networks",
-                reason=f"{address.domain} is not a domain of ours and the client had not logged in",
-            )
+            size = transaction.envelope.size
+            has_room = room.at_rcpt(self._house.usage, [target.mailbox for target in targets], size)
+            if has_room is not None:
+                return self._recipient_when_known(transaction, recipient, address, targets, has_room)
+            self._take(transaction, recipient, address, targets)
+            return None
+        if self._logins.account is not None or self._trusted():
+            self._take(transaction, recipient, address, (Target(address, ""),))
+            return None
+        return self._refuse(
+            "RCPT",
+            NO_RELAYING,
+            address=address,
+            rule="listen.lmtp" if self._kind == "lmtp" else "trusted_networks",
+            reason=f"{address.domain} is not a domain of ours and the client had not logged in",
+        )
+
+    async def _recipient_when_known(
+        self,
+        transaction: Transaction,
+        recipient: Recipient,
+        address: Address,
+        targets: Resolution,
+        has_room: Coroutine[Deferred[Any], Any, bool],
+    ) -> Answer:
+        if await has_room or self._gone:
+            self._take(transaction, recipient, address, targets)
+            return None
+        return self._refuse(
+            "RCPT",
+            room.MAILBOX_FULL,
+            address=address,
+            rule=room.RULE,
+            reason=f"there is no room in the mailbox of {', '.join(target.mailbox for target in targets)}",
+        )
+
+    def _take(self, transaction: Transaction, recipient: Recipient, address: Address, targets: Resolution) -> None:
+        """A recipient is accepted."""
+        for target in targets:
+            self._add(transaction, target.address, address, target.mailbox, recipient)
+        transaction.ends.append(tuple(target.mailbox for target in targets))
         self._facts.recipients.append(address)
-        return None
 
     def _over_cap(self, address: Address) -> Reply | None:
         """Count a recipient of an account against its caps; refuse it, or have the whole message held."""
@@ -260,8 +290,7 @@ class Session:
             sender = srs.restore(address, house.spool.secret, house.outside.wall())
         except srs.NotOurs as problem:
             return self._refuse("RCPT", NO_MAILBOX, address=address, rule="SRS", reason=str(problem))
-        self._add(transaction, sender, address, "", recipient)
-        self._facts.recipients.append(address)
+        self._take(transaction, recipient, address, (Target(sender, ""),))
         return None
 
     def _sender_for(self, transaction: Transaction, original: Address, mailbox: str) -> Address | None:

@@ -76,6 +76,11 @@ def is_due(connection: sqlite3.Connection, now: float, cause: str, quiet_s: floa
     return _is_due(connection, now, Notice(cause, quiet_s=quiet_s))
 
 
+def forget(connection: sqlite3.Connection, cause: str) -> None:
+    """The cause is over: when it comes back it is told at once."""
+    connection.execute("DELETE FROM notice WHERE cause = ?", (cause,))
+
+
 def counts(connection: sqlite3.Connection, since: float = 0.0) -> list[Count]:
     """The causes seen since then (seconds since 1970), the latest first."""
     rows = connection.execute(

@@ -141,6 +141,14 @@ def test_a_refusal_without_a_message(tool: Tool, rows: Rows) -> None:
     assert "refused at RCPT" in tool.out
 
 
+def test_a_full_mailbox(tool: Tool, rows: Rows) -> None:
+    reason = "there is no room in the mailbox of bob@example.org"
+    event = Event("refused", address="bob@example.org", status="4.2.2", reason=reason, rule="quota", detail="DATA")
+    rows.write(START, event)
+    tool.run("why", "bob@example.org")
+    assert "The client may try again; `mailsrv account quota ADDRESS` shows how full it is" in tool.out
+
+
 def test_a_failed_login(tool: Tool, rows: Rows) -> None:
     rows.write(START, Event("login", address=CARL, client="192.0.2.7", reason="wrong password", detail="PLAIN"))
     tool.run("why", CARL)

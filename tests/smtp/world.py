@@ -42,6 +42,7 @@ from mailsrv.store.notices import Notices
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import FLUSH_S, Recorder
 from mailsrv.store.spool import Spool
+from mailsrv.store.usage import MailboxUsage
 from mailsrv.tls import ServerCertificate
 from tests.simulation.certificates import pem
 from tests.simulation.network import Network, Weather
@@ -140,9 +141,12 @@ class Settings:
             "/etc/mailsrv/mailsrv.toml",
         )
 
-    def serve(self, passwords: Mapping[str, str]) -> None:
-        """Accounts of example.org."""
-        accounts = "".join(f"{name}@example.org:{stored(password)}\n" for name, password in passwords.items())
+    def serve(self, passwords: Mapping[str, str], quotas: Mapping[str, str] | None = None) -> None:
+        """Accounts of example.org; ``quotas`` are rules for some of them."""
+        rules = {name: f"::::::userdb_quota_rule={rule}" for name, rule in (quotas or {}).items()}
+        accounts = "".join(
+            f"{name}@example.org:{stored(password)}{rules.get(name, '')}\n" for name, password in passwords.items()
+        )
         self.directory = parse_directory(self.config, accounts, self._aliases if passwords else "")
 
 
@@ -249,6 +253,7 @@ class World:
         passwords = Passwords(self.outside)
         self.admission = Admission(lambda: settings.config.limits, passwords.homes.knows_network)
         recorder = Recorder(self.outside, self.database)
+        self.usage = MailboxUsage(self.outside, f"{STATE}/mail", settings)
         self.house = House(
             settings,
             self.outside,
@@ -261,6 +266,7 @@ class World:
             Signer(self.outside, lambda: settings.keys.signing),
             Bursts(lambda: settings.config.limits.first_time_recipients, self.database, self.outside.wall),
             Notices(settings, self.outside, self.spool, self.database),
+            self.usage,
         )
         self.factories = {
             "smtp": self._listen(25, "smtp"),
