@@ -295,7 +295,8 @@ class Passwords:
         return now is not None and now.stored in (match.stored, self._renewed.get(match.stored))
 
     def stop(self) -> None:
-        """End the threads; call once nothing is waiting any more."""
+        """End the threads; who still waits has gone, and gets no answer."""
+        self._owners = self._strangers = Lane(0)
         self._worker.stop()
 
     def _remember(self, mark: bytes, match: Match) -> None:

@@ -270,7 +270,7 @@ class MailboxUsage:
                 mailbox.on_its_way = mailbox.on_its_way.minus(Usage(octets, 1))
 
     def _changed(self, mailbox: _Mailbox) -> None:
-        if mailbox.told is not None:
+        if mailbox.told is not None and self.limited(mailbox.name):
             self.on_usage(mailbox.name, mailbox.quota, mailbox.usage())
 
     # -- reading and auditing
@@ -293,7 +293,7 @@ class MailboxUsage:
             mailbox = self._mailboxes[name] = _Mailbox(name, self._path(name), quota)
         elif mailbox.quota is not quota and mailbox.quota != quota:
             mailbox.quota = quota
-            mailbox.told = None
+            mailbox.told, mailbox.correction = None, NOTHING
             mailbox.quota_written_at = float("-inf")
         return mailbox
 
@@ -329,7 +329,10 @@ class MailboxUsage:
                 await self._audit(mailbox)
             return
         mailbox.told = told.usage
-        if told.base != mailbox.base or told.length > maildirsize.LONGEST:
+        if told.base != mailbox.base:
+            mailbox.base, mailbox.correction = told.base, NOTHING  # who has made it anew has counted
+            self._audit_later(mailbox)
+        elif told.length > maildirsize.LONGEST:
             self._audit_later(mailbox)
         self._changed(mailbox)
 
@@ -388,6 +391,8 @@ class MailboxUsage:
         )
 
     async def _audit_in_time(self, mailbox: _Mailbox) -> None:
+        if not self.limited(mailbox.name):
+            return  # it had a quota when this was put off
         await self._once(mailbox, self._audit)
         if mailbox.trouble:
             self._audit_later(mailbox)

@@ -274,9 +274,15 @@ def test_generated_passwords_are_readable_and_differ() -> None:
 
 
 def test_stop_ends_the_threads() -> None:
-    worker = HeldWorker()
-    passwords(worker)[0].stop()
-    assert worker.stopped
+    crowd = Crowd()
+    for n in range(10):
+        crowd.ask(f"192.0.2.{n}")
+    crowd.checker.stop()
+    assert crowd.worker.stopped
+    # What was under way comes to its end, and nothing else is begun.
+    crowd.worker.run()
+    assert len(crowd.worker) == 0
+    assert crowd.count("checked") == THREADS
 
 
 def test_a_hash_is_never_shown() -> None:

@@ -331,6 +331,37 @@ def test_another_quota_is_another_first_line(box: Mailbox) -> None:
     assert box.file() == b"2000S\n%d 1\n" % box.counted().octets
 
 
+def test_an_account_that_has_no_quota_any_more_is_left_alone(box: Mailbox) -> None:
+    box.accept()
+    box.audit()
+    heard: list[Usage] = []
+    box.usage.on_usage = lambda mailbox, quota, usage: heard.append(usage)
+    box.put(500, told=False)
+    box.wait(box.usage.audit(ALICE))  # a difference, to be looked at again
+    heard.clear()
+    box.accounts.limit({})
+    before = box.file() or b""
+    box.accept()
+    box.advance(30.0)
+    assert box.file() == before + b"%d 1\n" % (box.counted().octets // 2 - 250)
+    assert heard == []
+    assert box.room(10**9) is Room.FITS
+
+
+def test_who_makes_the_file_anew_has_counted(box: Mailbox) -> None:
+    box.accept()
+    box.audit()
+    box.accept()
+    box.settle()
+    path = box.put(500, told=False)
+    box.wait(box.usage.audit(ALICE))  # 500 more than is told
+    box.take(path, told=False)
+    box.recalculate()
+    box.advance(0.3)
+    box.room()
+    assert box.usage._mailboxes[ALICE].usage() == box.counted()
+
+
 def test_a_program_with_another_quota_does_not_make_us_write_all_the_time(box: Mailbox) -> None:
     box.accept()
     box.audit()
