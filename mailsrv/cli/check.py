@@ -2,8 +2,8 @@
 
 Looks at the configuration, accounts and aliases, files and their permissions, the mailboxes, the certificates, the keys
 that sign, the ports, the queue and what other servers have refused lately, the ways out, and what DNS says about us.
-It changes nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may run while the server does: a port
-that mailsrv itself answers on is in order.
+It changes nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may run while the server does: a
+port that mailsrv itself answers on is in order.
 """
 
 from __future__ import annotations
