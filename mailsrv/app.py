@@ -133,7 +133,7 @@ class Server:
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
         self._housekeeping = Housekeeping(outside, os.path.join(state, "mail"), settings, self._usage)
-        notices = Notices(settings, outside, self._spool, self.database)
+        notices = Notices(settings, outside, self._spool, self.database, self._signer.fields)
         warnings = QuotaWarnings(settings, outside, self.database, notices)
         self._usage.on_usage = warnings.usage
         self._mailboxes.on_removing = self._usage.removing

@@ -34,16 +34,16 @@ class Notice:
     message_id: str
 
 
-def build(*, hostname: str, to: Address, subject: str, text: str, now: float, message_id: str) -> Notice:
+def build(*, domain: str, to: Address, subject: str, text: str, now: float, message_id: str) -> Notice:
     """``text`` has paragraphs or lines ended by ``\\n``; a long line is broken, and goes on with the same indent.
 
-    ``now`` is seconds since 1970, ``message_id`` without angle brackets.
+    ``domain`` is the one of ours that it is from, ``now`` is seconds since 1970, ``message_id`` without angle brackets.
     """
     body = "".join(f"{line}\n" for line in _lines(text))
     subject = " ".join(_CONTROLS.sub(" ", subject).split())[:SUBJECT_LIMIT]
     fields = [
         ("Date", rfc5322_date(now)),
-        ("From", f"Mail Delivery System <MAILER-DAEMON@{hostname}>"),
+        ("From", f"Mail Delivery System <MAILER-DAEMON@{domain}>"),
         ("To", str(to)),
         ("Subject", header.unstructured(subject)),
         ("Message-ID", f"<{message_id}>"),

@@ -75,8 +75,8 @@ class Reports:
         self._spool = spool
         self._database = database
         self._signer = signer
-        written = Notices(settings, outside, spool, database)
-        self._postmaster = Postmaster(written, database, lambda: settings.config.hostname)
+        written = Notices(settings, outside, spool, database, signer.fields)
+        self._postmaster = Postmaster(written, lambda: settings.config.hostname)
         self._doubles = Pace(outside.reactor.seconds, DOUBLES, DOUBLE_EVERY_S)
 
     async def judge(self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: Content) -> Verdict:

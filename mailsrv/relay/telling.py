@@ -15,8 +15,7 @@ from typing import Final
 from mailsrv.mail.address import POSTMASTER
 from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.relay.remedies import Action, Remedy, remedy_for
-from mailsrv.store import notices, queue_id
-from mailsrv.store.database import Database, StorageTrouble
+from mailsrv.store import queue_id
 from mailsrv.store.message import QueuedMessage, QueuedRecipient
 from mailsrv.store.notices import QUIET_S, Notice, Notices
 
@@ -47,9 +46,8 @@ class _Seen:
 class Postmaster:
     """``hostname`` gives the name of this server."""
 
-    def __init__(self, written: Notices, database: Database, hostname: Callable[[], str]) -> None:
+    def __init__(self, written: Notices, hostname: Callable[[], str]) -> None:
         self._notices = written
-        self._database = database
         self._hostname = hostname
 
     async def refusals(
@@ -58,18 +56,12 @@ class Postmaster:
         """The causes of an attempt's refusals, counted; each with a notice where one may be due."""
         told = []
         for seen in _causes(outcomes).values():
-            acceptance = None
-            if seen.remedy.tell and await self._may_be_due(seen.remedy.cause, now):
+            notice = Notice(seen.remedy.cause, times=seen.times)
+            if seen.remedy.tell:
                 subject, text = self._text(queued, seen)
-                acceptance = self._notices.compose(POSTMASTER, subject, text, now, queue_id.text(queued.id))
-            told.append(Notice(seen.remedy.cause, acceptance, seen.times))
+                notice = await self._notices.wanted(notice, POSTMASTER, subject, text, now, queue_id.text(queued.id))
+            told.append(notice)
         return tuple(told)
-
-    async def _may_be_due(self, cause: str, now: float) -> bool:
-        try:
-            return await self._database.read(notices.is_due, now, cause)
-        except StorageTrouble:
-            return True  # the transaction knows better, when there is one
 
     def _text(self, queued: QueuedMessage, seen: _Seen) -> tuple[str, str]:
         remedy, outcome = seen.remedy, seen.outcome

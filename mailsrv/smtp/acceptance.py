@@ -121,7 +121,10 @@ class Acceptance:
                 if taken.whole:
                     return room.MAILBOX_FULL
                 arrival = room.without(arrival, transaction.ends, taken.refused)
-            await house.spool.accept(letter.draft, arrival, holding.told(house, arrival, self._facts.header))
+            also = (
+                None if arrival.hold is None else await holding.told(house, arrival, arrival.hold, self._facts.header)
+            )
+            await house.spool.accept(letter.draft, arrival, also)
         except StorageTrouble as trouble:
             answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
             return self._refuse(answer, f"it could not be stored: {trouble}", "local trouble")

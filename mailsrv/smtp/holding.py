@@ -22,26 +22,18 @@ AGAIN_S = 86400.0
 NAMED = 5  # recipients that are named
 
 
-def told(house: House, arrival: Arrival, head: bytes) -> Also | None:
-    """What the transaction that accepts ``arrival`` does besides; None when it is not held.  ``head`` is its header."""
-    if arrival.hold is None:
-        return None
+async def told(house: House, arrival: Arrival, hold: Hold, head: bytes) -> Also:
+    """What the transaction that accepts ``arrival`` does besides, since it is held.  ``head`` is its header."""
     now = house.outside.wall()
     owner = Address.parse(arrival.account)
     what = _what(arrival, head)
     subject = f"Mail sent as {arrival.account} is held"
-    wanted = [
-        (f"held {arrival.account}", owner, _for_owner(arrival, arrival.hold, what, house.settings.directory.domains[0]))
-    ]
+    wanted = [(f"held {arrival.account}", owner, _for_owner(arrival, hold, what, house.settings.directory.domains[0]))]
     if house.settings.directory.resolve(POSTMASTER) != house.settings.directory.resolve(owner):
-        wanted.append((f"held {arrival.account}, postmaster", POSTMASTER, _for_postmaster(arrival, arrival.hold, what)))
+        wanted.append((f"held {arrival.account}, postmaster", POSTMASTER, _for_postmaster(arrival, hold, what)))
+    about = queue_id.text(arrival.id)
     composed = [
-        Notice(
-            cause,
-            house.notices.compose(to, subject, text, now, queue_id.text(arrival.id)),
-            quiet_s=QUIET_S,
-            again_s=AGAIN_S,
-        )
+        await house.notices.wanted(Notice(cause, quiet_s=QUIET_S, again_s=AGAIN_S), to, subject, text, now, about)
         for cause, to, text in wanted
     ]
 

@@ -12,22 +12,25 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from mailsrv.mail import notice
+from mailsrv.mail import header, notice
 from mailsrv.mail.address import POSTMASTER, Address
 from mailsrv.mail.envelope import Envelope
 from mailsrv.outside.interfaces import Outside
 from mailsrv.store import message, queue_id
 from mailsrv.store.accounts import Target
-from mailsrv.store.database import Database
+from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.message import Acceptance, Arrival, FinalRecipient
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Spool
 
 PROTOCOL = "notice"  # message.protocol of what is written here
 QUIET_S = 30 * 86400.0
+
+# A domain of ours, the header section and the body to the fields of a signature: ``mailsrv.dkim.signer.Signer.fields``.
+Sign = Callable[[str, bytes, AsyncIterable[bytes]], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,6 @@ def accept(connection: sqlite3.Connection, now: float, notices: Iterable[Notice]
     return due
 
 
-def is_due(connection: sqlite3.Connection, now: float, cause: str, quiet_s: float = QUIET_S) -> bool:
-    """Whether it is worth composing a notice of ``cause``; what counts is the answer in the transaction."""
-    return _is_due(connection, now, Notice(cause, quiet_s=quiet_s))
-
-
 def forget(connection: sqlite3.Connection, cause: str) -> None:
     """The cause is over: when it comes back it is told at once."""
     connection.execute("DELETE FROM notice WHERE cause = ?", (cause,))
@@ -106,15 +104,24 @@ def _count(connection: sqlite3.Connection, now: float, wanted: Notice, told: flo
 
 
 class Notices:
-    """Writes them, and sees to it that they get on their way."""
+    """Writes them, signed like all mail of our domains, and sees to it that they get on their way."""
 
-    def __init__(self, settings: Settings, outside: Outside, spool: Spool, database: Database) -> None:
+    def __init__(self, settings: Settings, outside: Outside, spool: Spool, database: Database, sign: Sign) -> None:
         self._settings = settings
         self._outside = outside
         self._spool = spool
         self._database = database
+        self._sign = sign
 
-    def compose(self, to: Address, subject: str, text: str, now: float, about: str = "") -> Acceptance:
+    async def wanted(self, notice: Notice, to: Address, subject: str, text: str, now: float, about: str = "") -> Notice:
+        """``notice`` with the mail that tells of it, written and signed only where its cause may be due."""
+        try:
+            due = await self._database.read(_is_due, now, notice)
+        except StorageTrouble:
+            due = True  # the transaction knows better, when there is one
+        return replace(notice, acceptance=await self.compose(to, subject, text, now, about)) if due else notice
+
+    async def compose(self, to: Address, subject: str, text: str, now: float, about: str = "") -> Acceptance:
         """The mail, ready to be accepted; not accepted yet.
 
         ``to`` is an address of ours, or POSTMASTER; when nobody is behind it the postmaster gets the mail, and an
@@ -127,19 +134,20 @@ class Notices:
             to = Address(to.local, directory.domains[0])
         number = self._spool.next_id()
         written = notice.build(
-            hostname=hostname,
+            domain=to.domain,
             to=to,
             subject=subject,
             text=text,
             now=now,
             message_id=f"{queue_id.text(number)}@{hostname}",
         )
+        head, body = header.split(written.content)
         targets = directory.resolve(to) or directory.resolve(POSTMASTER) or (Target(to, ""),)
         arrival = Arrival(
             id=number,
             envelope=Envelope(None, "8BITMIME" if written.smtputf8 else "7BIT", written.smtputf8),
             recipients=tuple(FinalRecipient(target.address, to, target.mailbox, ("NEVER",)) for target in targets),
-            prefix=b"",
+            prefix=await self._sign(to.domain, head, _once(body)),
             message_id=written.message_id,
             account="",
             client="",
@@ -162,3 +170,7 @@ class Notices:
         """After the commit: delivery begins."""
         for each in accepted:
             self._spool.on_accepted(each.arrival, each.names, each.content)
+
+
+async def _once(octets: bytes) -> AsyncIterator[bytes]:
+    yield octets

@@ -71,7 +71,7 @@ class QuotaWarnings:
     async def _tell(self, mailbox: str, quota: Quota, usage: Usage) -> None:
         now = self._outside.wall()
         subject = f"Your mailbox is {math.floor(100 * quota.share(usage))}% full"
-        composed = self._notices.compose(Address.parse(mailbox), subject, _text(mailbox, quota, usage), now)
+        composed = await self._notices.compose(Address.parse(mailbox), subject, _text(mailbox, quota, usage), now)
         await self._notices.tell(Notice(_CAUSE + mailbox, composed, quiet_s=math.inf))
 
 

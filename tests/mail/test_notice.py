@@ -36,7 +36,7 @@ Nobody reads answers to this message.
 
 def build(to: Address = ALICE, subject: str = "Your mailbox is nearly full", text: str = TEXT) -> Notice:
     return notice.build(
-        hostname="mx.example.org", to=to, subject=subject, text=text, now=NOW, message_id="1K0YS8BW921@mx.example.org"
+        domain="example.org", to=to, subject=subject, text=text, now=NOW, message_id="1K0YS8BW921@mx.example.org"
     )
 
 

@@ -254,6 +254,7 @@ class World:
         self.admission = Admission(lambda: settings.config.limits, passwords.homes.knows_network)
         recorder = Recorder(self.outside, self.database)
         self.usage = MailboxUsage(self.outside, f"{STATE}/mail", settings)
+        signer = Signer(self.outside, lambda: settings.keys.signing)
         self.house = House(
             settings,
             self.outside,
@@ -263,9 +264,9 @@ class World:
             recorder,
             all_checks(settings, self.outside, self.outside.resolver(()), self.database, recorder),
             Caps(lambda: settings.config.limits, self.database, self.outside.wall),
-            Signer(self.outside, lambda: settings.keys.signing),
+            signer,
             Bursts(lambda: settings.config.limits.first_time_recipients, self.database, self.outside.wall),
-            Notices(settings, self.outside, self.spool, self.database),
+            Notices(settings, self.outside, self.spool, self.database, signer.fields),
             self.usage,
         )
         self.factories = {

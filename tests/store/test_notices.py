@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Iterator
 
 import pytest
 
 from mailsrv.mail.address import POSTMASTER, Address
-from mailsrv.store import ledger, notices, schema
+from mailsrv.store import ledger, notices
+from mailsrv.store.message import Acceptance
 from mailsrv.store.notices import QUIET_S, Notice, Notices
 from tests.worlds.queue import CONFIG, QueueSettings
 from tests.worlds.store import Store
@@ -22,11 +24,17 @@ class World(Store):
     def begin(self, aliases: str = "postmaster: alice@example.org\n") -> World:
         self.boot()
         self.settings = QueueSettings(CONFIG, ACCOUNTS, aliases)
-        self.notices = Notices(self.settings, self.outside, self.spool, self.database)
+        self.notices = Notices(self.settings, self.outside, self.spool, self.database, self.sign)
         return self
 
+    async def sign(self, domain: str, head: bytes, body: AsyncIterable[bytes]) -> bytes:
+        return b"X-Signed: %b %d\r\n" % (domain.encode(), len(head) + sum([len(chunk) async for chunk in body]))
+
+    def compose(self, to: Address, subject: str, text: str) -> Acceptance:
+        return self.wait(self.notices.compose(to, subject, text, self.machine.wall()))
+
     def tell(self, cause: str = "cause", to: Address = POSTMASTER, **how: float) -> bool:
-        acceptance = self.notices.compose(to, "Something is the matter", "It is so.\n", self.machine.wall())
+        acceptance = self.compose(to, "Something is the matter", "It is so.\n")
         told = self.wait(self.notices.tell(Notice(cause, acceptance, **how)))  # type: ignore[arg-type]
         self.settle()
         return told
@@ -49,6 +57,9 @@ def test_the_postmaster_is_told(world: World) -> None:
     assert octets.startswith(b"Return-Path: <>\n")
     assert b"To: postmaster@example.org\n" in octets
     assert b"\nIt is so.\n" in octets
+    head, _, body = octets.partition(b"From:")
+    assert re.search(rb"\nX-Signed: example\.org [0-9]+\nDate: ", head), "signed by the domain that it is from"
+    assert body.startswith(b" Mail Delivery System <MAILER-DAEMON@example.org>\n")
     assert world.rows("SELECT sender, protocol, account FROM message") == [("", "notice", "")]
     assert world.rows("SELECT notify, state FROM recipient") == [("NEVER", "delivered")]
     assert world.rows("SELECT reason FROM event WHERE kind = 'accepted'") == [("a notice: Something is the matter",)]
@@ -114,7 +125,7 @@ def test_what_is_only_counted_is_told_when_there_is_somebody_to_tell(world: Worl
 
 
 def test_it_is_accepted_with_the_change_that_it_tells_of_or_not_at_all(world: World) -> None:
-    notice = Notice("cause", world.notices.compose(ALICE, "Told", "x\n", world.machine.wall()))
+    notice = Notice("cause", world.compose(ALICE, "Told", "x\n"))
 
     def change(connection: sqlite3.Connection, fails: bool) -> None:
         notices.accept(connection, world.machine.wall(), [notice])
@@ -130,7 +141,7 @@ def test_it_is_accepted_with_the_change_that_it_tells_of_or_not_at_all(world: Wo
 
 def test_a_crash_behind_the_commit_loses_no_notice(world: World) -> None:
     world.wait(world.database.read(lambda connection: None))
-    acceptance = world.notices.compose(ALICE, "Told", "x\n", world.machine.wall())
+    acceptance = world.compose(ALICE, "Told", "x\n")
     world.wait(world.database.write(notices.accept, world.machine.wall(), (Notice("cause", acceptance),)))
     world.crash(power=1)
     world.begin()
@@ -146,13 +157,15 @@ def test_what_was_not_seen_for_long_is_forgotten(world: World) -> None:
     assert world.wait(world.database.read(notices.counts)) == []
 
 
-def test_asking_beforehand_saves_the_composing() -> None:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    schema.prepare(connection, ":memory:")
-    assert notices.is_due(connection, 1000.0, "cause")
-    notices.accept(connection, 1000.0, [Notice("cause")])
-    assert notices.is_due(connection, 1000.0, "cause"), "counted, not told"
-    connection.execute("UPDATE notice SET told = 1000.0")
-    assert not notices.is_due(connection, 1001.0, "cause")
-    assert notices.is_due(connection, 1000.0 + QUIET_S, "cause")
-    connection.close()
+def test_what_is_not_due_is_not_even_written(world: World) -> None:
+    def wanted(cause: str) -> Notice:
+        return world.wait(world.notices.wanted(Notice(cause), ALICE, "Told", "x\n", world.machine.wall()))
+
+    first = wanted("cause")
+    assert first.acceptance is not None
+    world.wait(world.notices.tell(first))
+    assert wanted("cause").acceptance is None
+    assert wanted("other").acceptance is not None
+    world.advance(QUIET_S)
+    assert wanted("cause").acceptance is not None
+    world.settle()

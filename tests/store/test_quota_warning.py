@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mailsrv.config import parse
+from mailsrv.dkim.signer import Signer
 from mailsrv.store.notices import Notices
 from mailsrv.store.quota import Quota
 from mailsrv.store.quota_warning import QuotaWarnings, in_words
@@ -24,9 +25,9 @@ class WarnedMailbox(Mailbox):
 
     def boot(self, *, recover: bool = True) -> WarnedMailbox:
         super().boot(recover=recover)
-        warnings = QuotaWarnings(
-            self.accounts, self.outside, self.database, Notices(self.accounts, self.outside, self.spool, self.database)
-        )
+        sign = Signer(self.outside, dict).fields
+        notices = Notices(self.accounts, self.outside, self.spool, self.database, sign)
+        warnings = QuotaWarnings(self.accounts, self.outside, self.database, notices)
         self.usage.on_usage = warnings.usage
         return self
 
