@@ -68,7 +68,7 @@ def test_golden_beyond_ascii() -> None:
 
 def test_who_it_is_from_and_that_nothing_automatic_should_answer() -> None:
     found = parsed(build().content)
-    assert found["From"] == "Mail Delivery System <MAILER-DAEMON@mx.example.org>"
+    assert found["From"] == "Mail Delivery System <MAILER-DAEMON@example.org>"
     assert found["To"] == "alice@example.org"
     assert found["Auto-Submitted"] == "auto-generated"
     assert found["Message-ID"] == "<1K0YS8BW921@mx.example.org>"
