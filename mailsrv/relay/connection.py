@@ -1,8 +1,8 @@
 """The Twisted side of a client's connection: transport, TLS, time-outs, back-pressure, and nothing else.
 
 ``SmtpClient`` carries octets between a transport and ``mailsrv.smtp.client.ClientConnection`` and lets a coroutine wait
-for its events, one at a time.  Between two coroutines it may rest, kept open for the next.  What a server says after the end of TLS's handshake is all it hears under TLS; what is
-said in the wrong moment ends the connection in the core.
+for its events, one at a time.  Between two coroutines it may rest, open for the next.  What a server says after the
+end of TLS's handshake is all it hears under TLS; what is said in the wrong moment ends the connection in the core.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ class SmtpClient(Protocol):
         self._closing = False
         self._ended_at_rest: Callable[[], None] | None = None
 
+    @property
+    def closing(self) -> bool:
+        """Goodbye was said, or nothing more will be."""
+        return self._closing
+
     # For the coroutine.
 
     def bound(self, seconds: float | None) -> None:
@@ -128,7 +133,7 @@ class SmtpClient(Protocol):
                 sent += len(chunk)
                 unwritten += len(chunk)
                 self.core.send_content(chunk)
-                if unwritten < _WRITE:
+                if unwritten < _WRITE and not self._paused:
                     continue
                 unwritten = 0
                 self._flush()

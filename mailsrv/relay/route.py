@@ -54,6 +54,20 @@ async def hops(resolver: IResolver, route: Route) -> Plan | Outcome:
     return Outcome(Result.DEFERRED, "4.4.3", reason, rule="outbound.routes")
 
 
+def listens_at(endpoints: Iterable[str], address: str, port: int) -> bool:
+    """Whether one of the endpoint strings takes what is sent to ``port`` at ``address``, an address of this machine."""
+    for endpoint in endpoints:
+        arguments = [argument.replace("\\", "") for argument in re.split(r"(?<!\\):", endpoint)]
+        named = dict(argument.partition("=")[::2] for argument in arguments[1:] if "=" in argument)
+        positional = [argument for argument in arguments[1:] if "=" not in argument]
+        interface = named.get("interface", "")
+        if named.get("port", positional[0] if positional else "") == str(port) and (
+            interface in ("", "0.0.0.0", "::") or interface.lower() == address
+        ):
+            return True
+    return False
+
+
 def listening_addresses(endpoints: Iterable[str]) -> frozenset[str]:
     """The addresses that endpoint strings such as ``tcp:25:interface=192.0.2.1`` name, without wildcards."""
     found = set()
