@@ -5,8 +5,8 @@ else as base64; the Content-Transfer-Encoding of these, and of the parts around 
 stays byte for byte as it came.  Decoded, every part is what it was.
 
 ``Unconvertible`` where that cannot be done or would do harm: octets above 127 in a header or between parts, what is
-signed (RFC 1847), malformed MIME, an encoding that is not known, more than ``DEPTH`` levels or ``PARTS`` parts.  Time is
-linear in the size of the content for each level.
+signed (RFC 1847), malformed MIME, an encoding that is not known, more than ``DEPTH`` levels or ``PARTS`` parts.  Time
+is linear in the size of the content for each level.
 """
 
 from __future__ import annotations

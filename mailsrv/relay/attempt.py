@@ -34,8 +34,8 @@ class Trouble:
 class Attempt:
     """``job`` on its way.
 
-    ``settled`` is definite: nothing that goes wrong later can undo it.  ``refused`` are recipients whom a server refused
-    because of *our* address while there is one left to ask that is reached by the other family of addresses
+    ``settled`` is definite: nothing that goes wrong later can undo it.  ``refused`` are recipients whom a server
+    refused because of *our* address while there is one left to ask that is reached by the other family of addresses
     (``other_family``).  From ``turn`` on that family is asked.
     """
 
@@ -48,6 +48,10 @@ class Attempt:
     _turned: bool = False
     _turned_from: Outcome | None = None
     _before: int = 0  # troubles of the first family
+
+    @property
+    def turned(self) -> bool:
+        return self._turned
 
     def waiting(self) -> list[int]:
         """Positions of the recipients that the present server has not answered for good."""

@@ -25,12 +25,11 @@ from mailsrv.relay.connection import ContentLost
 from mailsrv.relay.conversion import Converter
 from mailsrv.relay.family import refuses_our_address
 from mailsrv.relay.job import Job
-from mailsrv.relay.obstacles import obstacles, whole_content
+from mailsrv.relay.obstacles import too_international, too_large, whole_content
 from mailsrv.relay.session import Session
 from mailsrv.smtp.client_events import (
     ConnectionEnded,
     ContentWanted,
-    Event,
     RecipientAnswered,
     RemoteReply,
     Transaction,
@@ -67,14 +66,13 @@ class Conversation:
 
     async def _transactions(self) -> Trouble | None:
         attempt, session = self._attempt, self._session
-        job = await self._converter.fitted(attempt.job, self._core.extensions)
-        if isinstance(job, str):
-            failed = session.outcome(Result.FAILED, "5.6.3", job, rule="8BITMIME (RFC 6152)")
-            attempt.settled.update(dict.fromkeys(attempt.waiting(), failed))
+        attempt.settled.update(await too_international(attempt.job, attempt.waiting(), session))
+        job = await self._fitted()
+        if job is None:
             return None
-        attempt.settled.update(await obstacles(job, attempt.waiting(), session))
         most = min(_RECIPIENTS, self._core.extensions.limit("RCPTMAX") or _RECIPIENTS)
         begun = False
+        # Those who were too many for one transaction come first in the next.
         while waiting := attempt.waiting():
             if begun and not session.has_room(0.0):
                 reason = f"{session.hop} takes no more messages over this connection."
@@ -85,7 +83,24 @@ class Conversation:
             trouble = await self._transaction(job, waiting[:most])
             if trouble is not None:
                 return trouble
+            session.reused = True
         return None
+
+    async def _fitted(self) -> Job | None:
+        """The message as this server takes it; None when there is nobody left to bring it to."""
+        attempt, session = self._attempt, self._session
+        waiting = attempt.waiting()
+        if not waiting:
+            return None
+        job = await self._converter.fitted(attempt.job, self._core.extensions)
+        failed: Outcome | None
+        if isinstance(job, str):
+            failed = session.outcome(Result.FAILED, "5.6.3", job, rule="8BITMIME (RFC 6152)")
+        else:
+            failed = too_large(job, session)
+        if failed is not None:
+            attempt.settled.update(dict.fromkeys(waiting, failed))
+        return job if isinstance(job, Job) and failed is None else None
 
     async def _transaction(self, job: Job, batch: Sequence[int]) -> Trouble | None:
         """One message to ``batch``.  Without trouble at least one of them is settled or put aside."""
@@ -168,11 +183,11 @@ class Conversation:
         self._refused(batch, reply, "the sender")
         return None
 
-    def _doubtful(self, event: Event, positions: Sequence[int], by_bdat: bool) -> Trouble:
+    def _doubtful(self, event: ConnectionEnded, positions: Sequence[int], by_bdat: bool) -> Trouble:
         trouble = self._session.lost(event, "after the message")
         reason = (
-            f"The message went to {self._session.hop} whole, but no answer came ({getattr(event, 'reason', '')}). It may "
-            "have arrived, so the next attempt may deliver it a second time."
+            f"The message went to {self._session.hop} whole, but no answer came ({event.reason}). It may have "
+            "arrived, so the next attempt may deliver it a second time."
         )
         doubtful = self._session.outcome(Result.DEFERRED, "4.4.2", reason, rule="RFC 5321 4.5.3.2.6")
         self._attempt.settled.update(dict.fromkeys(positions, doubtful))

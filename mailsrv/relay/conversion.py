@@ -20,6 +20,7 @@ from mailsrv.smtp.client_events import Extensions
 
 Resign = Callable[[Job, bytes], Awaitable[bytes]]
 
+_SMALL: Final = 64 * 1024
 LARGEST: Final = 25 * 1024 * 1024  # octets of what is converted in memory
 
 
@@ -46,7 +47,11 @@ class Converter:
 
         ContentLost when the content cannot be read.
         """
-        if "8BITMIME" in extensions or await _is_seven_bit(job):
+        if "8BITMIME" in extensions:
+            return job
+        if job.size <= _SMALL:  # read once, for here and for the sending
+            job = replace(job, content=Converted(await whole_content(job)))
+        if await _is_seven_bit(job):
             return job
         why = "The server takes 7-bit content only (it does not offer 8BITMIME), and this message cannot be converted"
         if job.size > LARGEST:

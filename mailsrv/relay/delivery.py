@@ -132,20 +132,24 @@ class Relay:
             attempt.troubles.append(Trouble(plan))
             return
         order = self._order(plan, attempt)
+        turned_to = ""
         end = self._reactor.seconds() + _LONGEST_S
         for _ in range(_MOST_VISITS):
             hop = order.pop(0)
             others = [other for other in order if family_of(other.address) != family_of(hop.address)]
-            attempt.other_family = bool(others)
+            attempt.other_family = bool(others) and not attempt.turned
             trouble = await self._visit(hop, route, config, attempt)
             if trouble is not None:
                 attempt.troubles.append(trouble)
+            if family_of(hop.address) == turned_to and any(map(_is_delivered, attempt.settled.values())):
+                self._welcome.remember(destination, turned_to)
             if self._dialer.closed or len(attempt.settled) == len(attempt.job.recipients):
                 return
             about_us = next(iter(attempt.refused.values()), trouble.outcome if trouble and trouble.about_us else None)
             if others and about_us is not None and not attempt.turned:
                 # At once: what is wrong with one address of ours need not be wrong with the other.
-                attempt.turn(about_us, family_of(others[0].address))
+                attempt.turn(about_us)
+                turned_to = family_of(others[0].address)
                 order = others if attempt.refused else [*others, *(hop for hop in order if hop not in others)]
             elif trouble is None or trouble.stop:
                 return
@@ -212,6 +216,7 @@ class Relay:
         return await self._converse(opened, config, attempt)
 
     async def _converse(self, session: Session, config: Config, attempt: Attempt) -> Trouble | None:
+        session.chunking = (session.hop.address, session.hop.port) not in self._unchunked
         trouble: Trouble | None = None
         orderly = False
         try:
@@ -236,9 +241,7 @@ class Relay:
             reason = f"Mail would come back to this server: {hop} is one of its own addresses."
             return Trouble(Outcome(Result.FAILED, "5.4.6", reason, remote=str(hop), rule="RFC 5321 5.1"), stop=True)
         tls = ClientTls(self._contexts.get(config, strict=key.policy.demand is Demand.VERIFIED), key.policy.name)
-        chunking = place not in self._unchunked
-        now = self._reactor.seconds()
-        session = Session(client, key, tls, config.hostname, self._timeouts, note, now=now, chunking=chunking)
+        session = Session(client, key, tls, config.hostname, self._timeouts, note, now=self._reactor.seconds())
         trouble: Trouble | None = None
         opened = False
         try:
@@ -253,6 +256,10 @@ class Relay:
         if not session.greeted:
             self._dead.remember(place, None)
         return trouble
+
+
+def _is_delivered(outcome: Outcome) -> bool:
+    return outcome.result is Result.DELIVERED
 
 
 def _is_this_server(client: SmtpClient, hop: Hop, endpoints: Sequence[str]) -> bool:

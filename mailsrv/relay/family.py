@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-_ABOUT_US = re.compile(r"PTR|reverse DNS|rDNS|blocklist|blacklist|block list|reputation|spamhaus", re.IGNORECASE)
+from mailsrv.relay.remedies import Action, remedy_for
 
 
 def family_of(address: str) -> str:
@@ -14,4 +12,5 @@ def family_of(address: str) -> str:
 
 def refuses_our_address(answer: str) -> bool:
     """Whether a refusal is about the address that we came from: another address of ours may fare better."""
-    return _ABOUT_US.search(answer) is not None
+    remedy = remedy_for(answer)
+    return remedy is not None and remedy.action is Action.OTHER_FAMILY

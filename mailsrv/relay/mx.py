@@ -30,7 +30,7 @@ _PORT: Final = 25
 class Hop:
     """A server: its name (as MX or route have it), one of its addresses as text, a port.
 
-    ``preference`` is that of its MX (less is better); it tells in which order servers are asked, not which server it is.
+    ``preference`` is that of its MX (less is better): it tells when the server is asked, not which server it is.
     """
 
     name: str

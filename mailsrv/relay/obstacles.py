@@ -11,14 +11,18 @@ from mailsrv.relay.session import Session
 from mailsrv.smtp.client_commands import is_ascii
 
 
-async def obstacles(job: Job, positions: Sequence[int], session: Session) -> dict[int, Outcome]:
-    """Of the recipients at ``positions`` those that are known to fail, with their outcomes (ContentLost)."""
-    extensions = session.core.extensions
-    limit = extensions.size
-    if limit is not None and job.size > limit:
-        reason = f"The message has {job.size} octets, and {session.hop} takes at most {limit}."
-        return dict.fromkeys(positions, session.outcome(Result.FAILED, "5.3.4", reason, rule="SIZE (RFC 1870)"))
-    if "SMTPUTF8" in extensions:
+def too_large(job: Job, session: Session) -> Outcome | None:
+    """RFC 1870 6.1: what is larger than the server takes is not offered to it."""
+    limit = session.core.extensions.size
+    if limit is None or job.size <= limit:
+        return None
+    reason = f"The message has {job.size} octets, and {session.hop} takes at most {limit}."
+    return session.outcome(Result.FAILED, "5.3.4", reason, rule="SIZE (RFC 1870)")
+
+
+async def too_international(job: Job, positions: Sequence[int], session: Session) -> dict[int, Outcome]:
+    """Of the recipients at ``positions`` those that need SMTPUTF8 where it is not offered (ContentLost)."""
+    if "SMTPUTF8" in session.core.extensions:
         return {}
     # RFC 6531 3.2, 3.4: nothing that needs it goes where it is not known.
     whole = not is_ascii(job.envelope.sender)

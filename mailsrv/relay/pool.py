@@ -6,6 +6,7 @@ nothing demanded of one destination is weakened by what another one was content 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -24,6 +25,7 @@ class Pool:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._kept: dict[Key, list[Session]] = {}
+        self._hops: Counter[Hop] = Counter()
         self._ends: dict[Session, float] = {}  # when each has rested long enough, in this order
         self._timer: IDelayedCall | None = None
 
@@ -36,7 +38,6 @@ class Pool:
             if session.takes(domain):
                 self._remove(session)
                 if session.client.resume():
-                    session.reused = True
                     return session
                 session.client.close()
                 return self.take(key, domain)
@@ -44,7 +45,7 @@ class Pool:
 
     def has(self, hop: Hop) -> bool:
         """Whether there is one to this server, for whatever purpose."""
-        return any(key.hop == hop for key in self._kept)
+        return hop in self._hops
 
     def keep(self, session: Session) -> None:
         """Keep it for a while, or close it when that makes no sense."""
@@ -56,6 +57,7 @@ class Pool:
         if len(self._ends) >= MOST:
             self._close(next(iter(self._ends)))
         self._kept.setdefault(session.key, []).append(session)
+        self._hops[session.hop] += 1
         self._ends[session] = now + IDLE_S
         session.client.rest(lambda: self._remove(session))
         if self._timer is None:
@@ -90,6 +92,9 @@ class Pool:
     def _remove(self, session: Session) -> None:
         if self._ends.pop(session, None) is None:
             return
+        self._hops[session.hop] -= 1
+        if not self._hops[session.hop]:
+            del self._hops[session.hop]
         alike = self._kept[session.key]
         alike.remove(session)
         if not alike:

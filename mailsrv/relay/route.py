@@ -57,15 +57,21 @@ async def hops(resolver: IResolver, route: Route) -> Plan | Outcome:
 def listens_at(endpoints: Iterable[str], address: str, port: int) -> bool:
     """Whether one of the endpoint strings takes what is sent to ``port`` at ``address``, an address of this machine."""
     for endpoint in endpoints:
-        arguments = [argument.replace("\\", "") for argument in re.split(r"(?<!\\):", endpoint)]
-        named = dict(argument.partition("=")[::2] for argument in arguments[1:] if "=" in argument)
-        positional = [argument for argument in arguments[1:] if "=" not in argument]
+        kind, *arguments = (part.replace("\\", "") for part in re.split(r"(?<!\\):", endpoint))
+        named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+        place = named.get("port") or next((argument for argument in arguments if "=" not in argument), "")
+        family = "tcp6" if ":" in address else "tcp"
         interface = named.get("interface", "")
-        if named.get("port", positional[0] if positional else "") == str(port) and (
-            interface in ("", "0.0.0.0", "::") or interface.lower() == address
-        ):
+        if kind == family and place == str(port) and (interface in ("", address) or _is_wildcard(interface)):
             return True
     return False
+
+
+def _is_wildcard(interface: str) -> bool:
+    try:
+        return ip_address(interface).is_unspecified
+    except ValueError:
+        return False
 
 
 def listening_addresses(endpoints: Iterable[str]) -> frozenset[str]:

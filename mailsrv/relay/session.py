@@ -49,8 +49,8 @@ class Key:
 class Session:
     """Talks over ``client`` as ``hostname``.  ``tls`` is our side of a handshake, if there is to be one.
 
-    ``note`` tells why there is none.  ``transactions`` and ``domains`` count what went over it; ``chunking``: content
-    may go by BDAT where that is offered.
+    ``note`` tells why there is none.  ``transactions`` and ``domains`` count what went over it, ``reused`` tells that
+    something did.  ``chunking``: content may go by BDAT where that is offered.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Session:
         note: str = "",
         *,
         now: float = 0.0,
-        chunking: bool = True,
     ) -> None:
         self.client = client
         self.core = client.core
         self.key = key
         self.hop = key.hop
         self.timeouts = timeouts
-        self.chunking = chunking
+        self.chunking = True
+        self.greeted = False
         self.reused = False
         self.transactions = 0
         self.domains: set[str] = set()
@@ -101,6 +101,7 @@ class Session:
         event = await self.client.next_event(self.timeouts.greeting)
         if not isinstance(event, Greeted):
             return self.lost(event, "before it greeted", after_tls=self._policy.implicit)
+        self.greeted = True
         if not event.reply.positive:
             return self._turned_away(event.reply)
         trouble = await self._hello() or await self._encrypt()

@@ -19,8 +19,8 @@ import service_identity
 from OpenSSL import SSL
 from service_identity import pyopenssl as identity
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailsrv.config import Config, Route

@@ -16,15 +16,18 @@ from twisted.python.failure import Failure
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope, Recipient
 from mailsrv.mail.outcome import Outcome, Result
+from mailsrv.relay.attempt import Attempt, Trouble
 from mailsrv.relay.connection import SmtpClient, Timeouts
-from mailsrv.relay.conversation import Conversation, Settled, Trouble
+from mailsrv.relay.conversation import Conversation
+from mailsrv.relay.conversion import Converter
 from mailsrv.relay.job import Job
 from mailsrv.relay.mx import Hop
+from mailsrv.relay.session import Key, Session
 from mailsrv.relay.tls import ClientTls, tls_policy
 from mailsrv.smtp.client import ClientConnection
 
 GREETING = b"220 mx.example.net\r\n"
-EHLO = b"250-mx.example.net\r\n250 PIPELINING\r\n"
+EHLO = b"250-mx.example.net\r\n250-8BITMIME\r\n250 PIPELINING\r\n"
 PLAIN_EHLO = b"250 mx.example.net\r\n"
 HOP = Hop("mx.example.net", "192.0.2.1")
 
@@ -63,15 +66,23 @@ class Talk:
         self.transport: Any = Transport()  # type: ignore[no-untyped-call]
         connect: Any = self.client.makeConnection
         connect(self.transport)
-        policy = tls_policy(HOP, None, failed_lately=False)
+        policy = tls_policy(HOP, None, "example.net", {}, failed_lately=False)
         tls = ClientTls(SSL.Context(SSL.TLS_CLIENT_METHOD), HOP.name)
-        conversation = Conversation(self.client, HOP, None, policy, tls, "us.example.org", Timeouts())
+        self.session = Session(self.client, Key(HOP, None, policy), tls, "us.example.org", Timeouts())
         bobs = tuple(Recipient(Address(f"bob{n}", "example.net")) for n in range(recipients))
         size = sum(map(len, self.content.pieces))
         job = Job("0", Envelope(None), bobs, "example.net", self.content, size, False)
+        self.attempt = Attempt(job)
+        self.settled = self.attempt.settled
         self.results: list[Any] = []
-        self.settled: Settled = {}
-        Deferred.fromCoroutine(conversation.deliver(job, self.settled)).addBoth(self.results.append)
+        Deferred.fromCoroutine(self.run()).addBoth(self.results.append)
+
+    async def run(self) -> Trouble | None:
+        converter: Any = Converter(None, None)  # type: ignore[arg-type]
+        try:
+            return await self.session.open() or await Conversation(self.session, self.attempt, converter).deliver()
+        finally:
+            self.client.close()
 
     def say(self, *replies: bytes) -> None:
         for reply in replies:
