@@ -20,7 +20,7 @@ from mailsrv.smtp.client_events import Extensions
 
 Resign = Callable[[Job, bytes], Awaitable[bytes]]
 
-_SMALL: Final = 64 * 1024
+_SMALL: Final = 64 * 1024  # octets of what is read at once, and of a piece
 LARGEST: Final = 25 * 1024 * 1024  # octets of what is converted in memory
 
 
@@ -31,7 +31,8 @@ class Converted:
     content: bytes
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        yield self.content
+        for start in range(0, len(self.content), _SMALL):
+            yield self.content[start : start + _SMALL]
 
 
 class Converter:
