@@ -59,7 +59,7 @@ class Content:
 class Talk:
     """A conversation with the test as the server."""
 
-    def __init__(self, content: Content | None = None, recipients: int = 1) -> None:
+    def __init__(self, content: Content | None = None, recipients: int = 1, timeouts: Timeouts | None = None) -> None:
         self.clock = Clock()
         self.content = content or Content()
         self.client = SmtpClient(self.clock, ClientConnection("us.example.org"))
@@ -68,7 +68,7 @@ class Talk:
         connect(self.transport)
         policy = tls_policy(HOP, None, "example.net", {}, failed_lately=False)
         tls = ClientTls(SSL.Context(SSL.TLS_CLIENT_METHOD), HOP.name)
-        self.session = Session(self.client, Key(HOP, None, policy), tls, "us.example.org", Timeouts())
+        self.session = Session(self.client, Key(HOP, None, policy), tls, "us.example.org", timeouts or Timeouts())
         bobs = tuple(Recipient(Address(f"bob{n}", "example.net")) for n in range(recipients))
         size = sum(map(len, self.content.pieces))
         job = Job("0", Envelope(None), bobs, "example.net", self.content, size, False)
@@ -144,6 +144,45 @@ def test_dribbling_octets_do_not_win_time() -> None:
         talk.say(b"2")
         talk.clock.advance(10)
     talk.passes(10)
+
+
+def test_everything_before_mail_is_bounded_together() -> None:
+    talk = Talk(timeouts=Timeouts(opening=400))
+    talk.clock.advance(290)
+    talk.say(GREETING)
+    talk.passes(110)
+    assert "all together took too long" in talk.trouble.reason
+
+
+def test_all_recipients_are_bounded_together() -> None:
+    talk = Talk(recipients=50)
+    talk.say(*OPENED, b"250 ok\r\n")
+    for _ in range(8):
+        talk.clock.advance(100)
+        talk.say(b"250 ok\r\n")
+    talk.passes(100)
+    assert (talk.trouble.result, talk.trouble.status) == (Result.DEFERRED, "4.4.2")
+
+
+def test_content_has_to_be_taken_at_some_rate() -> None:
+    pieces = 200
+    content = Content(*[b"x" * 65_534 + b"\r\n"] * pieces)
+    talk = Talk(content)
+    talk.transport.registerProducer = paused_at_once(talk)
+    talk.say(*ACCEPTED)
+    write = talk.transport.write
+
+    def full(data: bytes) -> None:
+        write(data)
+        talk.client.pauseProducing()
+
+    talk.transport.write = full
+    while not talk.results:
+        talk.clock.advance(60)  # each time before a block is overdue
+        talk.client.resumeProducing()
+    assert talk.clock.seconds() <= 600 + pieces * 65_536 / 4096 + 60
+    assert "too long" in talk.trouble.reason
+    assert content.taken < pieces
 
 
 def test_silence_after_the_dot_may_be_a_duplicate() -> None:
