@@ -11,12 +11,9 @@ answered a short while ago come last of all, but they are asked: one failure nev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from ipaddress import ip_address
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -24,17 +21,17 @@ from mailsrv.config import Config, Route
 from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.outside.interfaces import IResolver, Outside
 from mailsrv.relay.attempt import Attempt, Trouble
-from mailsrv.relay.connection import SmtpClient, Timeouts
+from mailsrv.relay.connection import Timeouts
 from mailsrv.relay.conversation import Conversation
 from mailsrv.relay.conversion import Converter, Resign
-from mailsrv.relay.dial import Dialer
+from mailsrv.relay.dial import Dialer, is_this_server
 from mailsrv.relay.family import family_of
 from mailsrv.relay.job import ContentSource, IDeliveryAgent, Job
 from mailsrv.relay.memory import Memory
 from mailsrv.relay.mx import Hop, Plan
 from mailsrv.relay.plans import Plans
 from mailsrv.relay.pool import Pool
-from mailsrv.relay.route import hops, listens_at, route_for
+from mailsrv.relay.route import hops, route_for
 from mailsrv.relay.session import Key, Session
 from mailsrv.relay.tls import ClientContexts, ClientTls, Demand, TlsPolicy, tls_policy
 from mailsrv.smtp.client import ClientConnection
@@ -236,7 +233,7 @@ class Relay:
         if isinstance(client, Trouble):
             self._dead.remember(place, None)
             return client
-        if key.route is None and _is_this_server(client, hop, config.listen.smtp):
+        if key.route is None and is_this_server(client, hop, config.listen.smtp):
             client.abort()
             reason = f"Mail would come back to this server: {hop} is one of its own addresses."
             return Trouble(Outcome(Result.FAILED, "5.4.6", reason, remote=str(hop), rule="RFC 5321 5.1"), stop=True)
@@ -260,10 +257,3 @@ class Relay:
 
 def _is_delivered(outcome: Outcome) -> bool:
     return outcome.result is Result.DELIVERED
-
-
-def _is_this_server(client: SmtpClient, hop: Hop, endpoints: Sequence[str]) -> bool:
-    """Whether we have called ourselves: a machine reaches its own addresses from the very same address."""
-    transport = cast(ITCPTransport, client.transport)
-    here: Any = transport.getHost()
-    return ip_address(here.host) == ip_address(hop.address) and listens_at(endpoints, hop.address, hop.port)

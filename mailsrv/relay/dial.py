@@ -6,12 +6,15 @@ What keeps a transport from coming about is a ``Trouble``, never an exception.
 from __future__ import annotations
 
 import errno
-from typing import Any, Final
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Any, Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory
 
 from mailsrv.mail.outcome import Outcome, Result
@@ -20,6 +23,7 @@ from mailsrv.relay.attempt import Trouble
 from mailsrv.relay.connection import SmtpClient
 from mailsrv.relay.family import family_of
 from mailsrv.relay.mx import Hop
+from mailsrv.relay.route import listens_at
 from mailsrv.smtp.client import ClientConnection
 
 GOODBYE_S: Final = 2.0  # for connections that were at rest when everything is closed
@@ -77,6 +81,16 @@ class Dialer:
     def _abort_all(self) -> None:
         for client in list(self._clients):
             client.abort()
+
+
+def is_this_server(client: SmtpClient, hop: Hop, endpoints: Iterable[str]) -> bool:
+    """Whether we have called ourselves, who listen at ``endpoints``.
+
+    A machine reaches its own addresses from the very same address; so this knows those too that stand in no record
+    and in no configuration.
+    """
+    here: Any = cast(ITCPTransport, client.transport).getHost()
+    return ip_address(here.host) == ip_address(hop.address) and listens_at(endpoints, hop.address, hop.port)
 
 
 def _number(error: BaseException) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -20,6 +21,7 @@ from mailsrv.relay.attempt import Attempt, Trouble
 from mailsrv.relay.connection import SmtpClient, Timeouts
 from mailsrv.relay.conversation import Conversation
 from mailsrv.relay.conversion import Converter
+from mailsrv.relay.dial import is_this_server
 from mailsrv.relay.job import Job
 from mailsrv.relay.mx import Hop
 from mailsrv.relay.session import Key, Session
@@ -270,6 +272,21 @@ def test_no_timer_is_left_behind() -> None:
 
 def test_every_connection_is_without_delay() -> None:
     assert Talk().transport.no_delay is True
+
+
+@pytest.mark.parametrize(
+    ("here", "endpoint", "ourselves"),
+    [
+        ("192.0.2.1", "tcp:25", True),
+        ("192.0.2.1", "tcp:25:interface=192.0.2.1", True),
+        ("192.0.2.1", "tcp:2525", False),  # somebody else on the same machine
+        ("192.0.2.9", "tcp:25", False),
+    ],
+)
+def test_an_address_of_this_machine_at_which_we_listen_is_a_loop(here: str, endpoint: str, ourselves: bool) -> None:
+    talk = Talk()
+    talk.transport.hostAddr = IPv4Address("TCP", here, 40000)
+    assert is_this_server(talk.client, HOP, [endpoint]) is ourselves
 
 
 def test_our_own_name_in_the_answer_is_a_loop() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailsrv.config import Route
 from mailsrv.mail.outcome import Result
-from tests.worlds.delivery import STARTTLS, DeliveryCase, job, one
+from tests.worlds.delivery import STARTTLS, DeliveryCase, SettingsOf, job, one
 from tests.worlds.smtp_server import Script
 
 
@@ -72,6 +72,17 @@ class Demanded(DeliveryCase):
             ({"all": "opportunistic", "smart_example": "required"}, Result.DEFERRED),
         ):
             assert one(await self.relay(route, **demands).deliver(job())).result is result
+
+    async def test_a_change_is_in_force_for_the_next_attempt(self) -> None:
+        server = self.serve()
+        route = Route("smtp", "smart.example", server.port)
+        settings = SettingsOf(self.config(route, example_net="required"))
+        relay = self.relay_with(settings)
+        assert one(await relay.deliver(job())).result is Result.DEFERRED
+        settings.config = self.config(route)
+        assert one(await relay.deliver(job())).result is Result.DELIVERED
+        settings.config = self.config(route, example_net="required")  # not over the connection that is kept
+        assert one(await relay.deliver(job())).result is Result.DEFERRED
 
     async def test_what_a_route_demands_is_never_less(self) -> None:
         server = self.serve()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -50,7 +50,7 @@ class Slow:
 
 class World:
     def __init__(self, slow: bool = False) -> None:
-        self.outside: Any = Outside()
+        self.outside = cast(Any, Outside())
         self.records = RecordsResolver(
             {
                 ("example.net", "MX"): [(10, "a.example.net"), (10, "b.example.net")],
