@@ -11,7 +11,7 @@ is no fact about the mail (RFC 5321 3.1).  Only 521, "never here", fails the mai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mailsrv.config import Route
@@ -44,6 +44,14 @@ class Key:
     hop: Hop
     route: Route | None
     policy: TlsPolicy
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # It is looked up a dozen times for each message.
+        object.__setattr__(self, "_hash", hash((self.hop, self.route, self.policy)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 class Session:
