@@ -162,7 +162,7 @@ class Relay:
         if len(plan) == 1:
             return list(plan)
         welcome = self._welcome.get(attempt.job.destination)
-        if welcome is not None:
+        if welcome is not None and any(family_of(hop.address) != welcome for hop in plan):
             attempt.note = f"{welcome} was tried first: the other family was refused here within the last hour."
 
         def rank(hop: Hop) -> tuple[bool, int, bool, bool]:
@@ -176,6 +176,7 @@ class Relay:
         """One server, as often as the reason why it did not work is one that can be avoided at once."""
         place = (hop.address, hop.port)
         note = ""
+        unchunked = False
         while True:
             waiting = len(attempt.waiting())
             policy = self._policy(hop, route, config, attempt)
@@ -184,7 +185,8 @@ class Relay:
             trouble = await self._talk(Key(hop, route, policy), config, attempt, note)
             if trouble is None or self._dialer.closed:
                 return trouble
-            if trouble.unchunked and place not in self._unchunked:
+            if trouble.unchunked and not unchunked:
+                unchunked = True
                 self._unchunked.remember(place, None)
             elif trouble.tls and not policy.needed and policy.demand is not Demand.CLEAR:
                 self._tls_failed.remember(place, None)
