@@ -39,7 +39,7 @@ from mailsrv.smtp.client_events import (
 ONE_FLIGHT: Final = 64 * 1024  # octets of content that may go before the recipients have been answered
 _RECIPIENTS: Final = 100  # RFC 5321 4.5.3.1.8: what any server takes in one transaction
 _TOO_MANY: Final = 452  # RFC 5321 4.5.3.1.10
-_NOT_UNDERSTOOD: Final = (500, 501, 502, 503)  # as an answer to BDAT: about the command and not about the content
+_NOT_UNDERSTOOD: Final = (500, 501, 502, 503)  # with 5.5.x an answer to BDAT that is about the command
 
 
 class Conversation:
@@ -74,7 +74,7 @@ class Conversation:
         begun = False
         # Those who were too many for one transaction come first in the next.
         while waiting := attempt.waiting():
-            if begun and not session.has_room(0.0):
+            if begun and session.exhausted:
                 reason = f"{session.hop} takes no more messages over this connection."
                 return Trouble(session.outcome(Result.DEFERRED, "4.5.3", reason, rule="LIMITS (RFC 9422)"), stale=True)
             begun = True
@@ -136,7 +136,7 @@ class Conversation:
             case TransactionEnded("MAIL", RemoteReply() as reply):
                 return self._sender_refused(reply, batch)
             case TransactionEnded(reply=RemoteReply() as reply):
-                if by_bdat and reply.code in _NOT_UNDERSTOOD:
+                if by_bdat and reply.code in _NOT_UNDERSTOOD and reply.status.startswith("5.5."):
                     return Trouble(self._session.refusal(reply, "the message"), unchunked=True)
                 self._refused(accepted, reply, "the message")
             case TransactionEnded():

@@ -51,7 +51,7 @@ class Pool:
         """Keep it for a while, or close it when that makes no sense."""
         now = self._reactor.seconds()
         alike = self._kept.get(session.key, [])
-        if not session.core.at_rest or not session.has_room(now) or len(alike) >= MOST_ALIKE:
+        if not session.core.at_rest or session.exhausted or session.is_old(now) or len(alike) >= MOST_ALIKE:
             session.client.close()
             return
         if len(self._ends) >= MOST:

@@ -89,10 +89,14 @@ class Session:
         self._channel = note  # Outcome.tls
         self._born = now
 
-    def has_room(self, now: float) -> bool:
-        """Whether another transaction may follow; a connection does not live for ever, so that load spreads."""
-        most = min(MOST_MESSAGES, self.core.extensions.limit("MAILMAX") or MOST_MESSAGES)
-        return self.transactions < most and now - self._born < _LONGEST_LIFE_S
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further transaction may follow (RFC 9422 4.1, and our own limit)."""
+        return self.transactions >= min(MOST_MESSAGES, self.core.extensions.limit("MAILMAX") or MOST_MESSAGES)
+
+    def is_old(self, now: float) -> bool:
+        """A connection does not live for ever, so that load spreads."""
+        return now - self._born >= _LONGEST_LIFE_S
 
     def takes(self, domain: str) -> bool:
         """RFC 9422 4.3: whether recipients of ``domain`` may follow those of the domains before."""

@@ -59,6 +59,8 @@ class Chunked(DeliveryCase):
             server, outcomes = await self.deliver(content, "bob", "carol", rcpt=b"550 5.1.1 who?\r\n")
             assert [o.status for o in outcomes] == ["5.1.1", "5.1.1"]
             assert server.messages == []
+            # Only what goes in one flight is sent before it is known that nobody wants it.
+            assert any(line.startswith(b"BDAT") for line in server.lines) is (content is CONTENT)
 
     async def test_sender_refused(self) -> None:
         for content in (CONTENT, LARGE):
@@ -66,9 +68,14 @@ class Chunked(DeliveryCase):
             assert (one(outcomes).result, one(outcomes).status) == (Result.FAILED, "5.7.1")
 
     async def test_content_refused(self) -> None:
-        for content, script in ((CONTENT, {"dot": b"550 5.7.1 spam\r\n"}), (LARGE, {"chunk": b"552 5.2.2 full\r\n"})):
+        for content, script in (
+            (CONTENT, {"dot": b"550 5.7.1 spam\r\n"}),
+            (CONTENT, {"dot": b"500 5.7.1 spam\r\n"}),
+            (LARGE, {"chunk": b"552 5.2.2 full\r\n"}),
+        ):
             server, outcomes = await self.deliver(content, **script)
             assert (one(outcomes).result, server.connections) == (Result.FAILED, 1)
+            assert one(outcomes).status in ("5.7.1", "5.2.2")
 
     async def test_where_it_is_not_understood_data_does_at_once_and_the_next_time(self) -> None:
         for content in (CONTENT, LARGE):

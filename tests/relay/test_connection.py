@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -61,7 +63,15 @@ class Content:
 class Talk:
     """A conversation with the test as the server."""
 
-    def __init__(self, content: Content | None = None, recipients: int = 1, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self,
+        content: Content | None = None,
+        recipients: int = 1,
+        timeouts: Timeouts | None = None,
+        *,
+        other_family: bool = False,
+        reused: bool = False,
+    ) -> None:
         self.clock = Clock()
         self.content = content or Content()
         self.client = SmtpClient(self.clock, ClientConnection("us.example.org"))
@@ -74,7 +84,8 @@ class Talk:
         bobs = tuple(Recipient(Address(f"bob{n}", "example.net")) for n in range(recipients))
         size = sum(map(len, self.content.pieces))
         job = Job("0", Envelope(None), bobs, "example.net", self.content, size, False)
-        self.attempt = Attempt(job)
+        self.session.reused = reused
+        self.attempt = Attempt(job, other_family=other_family)
         self.settled = self.attempt.settled
         self.results: list[Any] = []
         Deferred.fromCoroutine(self.run()).addBoth(self.results.append)
@@ -301,3 +312,48 @@ def test_a_thousand_pipelined_answers_in_one_piece() -> None:
     talk.say(*OPENED, b"250 ok\r\n" * 101 + b"354 go\r\n")
     talk.say(b"250 taken\r\n")
     assert {outcome.result for outcome in talk.settled.values()} == {Result.DELIVERED}
+
+
+EHLOS = [
+    EHLO,
+    PLAIN_EHLO,
+    b"250-mx.example.net\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
+    b"250-mx.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 LIMITS RCPTMAX=2 MAILMAX=2\r\n",
+    b"250-mx.example.net\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 LIMITS RCPTMAX=1\r\n",
+]
+REPLIES = [
+    *(b"250 ok\r\n", b"250 ok\r\n250 ok\r\n", b"354 go\r\n", b"450 4.2.0 later\r\n", b"452 4.5.3 too many\r\n"),
+    *(b"550 5.1.1 who?\r\n", b"550 5.7.25 no PTR\r\n", b"503 5.5.1 what?\r\n", b"421 4.3.2 bye\r\n", b"nonsense\r\n"),
+]
+
+
+@given(
+    st.sampled_from(EHLOS),
+    st.lists(st.sampled_from(REPLIES), max_size=25),
+    st.sampled_from([10, 70_000, 600_000]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_whatever_a_server_says_everybody_has_an_outcome(
+    ehlo: bytes, replies: list[bytes], size: int, other_family: bool, reused: bool
+) -> None:
+    pieces = [b"x" * (min(size - start, 50_000) - 2) + b"\r\n" for start in range(0, size, 50_000)]
+    talk = Talk(Content(*pieces), recipients=4, other_family=other_family, reused=reused)
+    talk.say(GREETING, ehlo)
+    talk.say(*replies)
+    if not talk.results:
+        talk.lose()
+    (trouble,) = talk.results
+    assert trouble is None or isinstance(trouble, Trouble), trouble
+    outcomes = talk.attempt.outcomes()
+    assert len(outcomes) == 4
+    if trouble is None and not talk.attempt.refused:
+        assert len(talk.settled) == 4
+    for outcome in outcomes:
+        if outcome.result is Result.DELIVERED:
+            assert outcome.answer.startswith("250")
+            assert b"LAST\r\n" in talk.said or b"\r\n.\r\n" in talk.said
+    assert not (talk.attempt.refused and not other_family)
+    if not talk.client.closed.called:
+        talk.lose()
+    assert talk.clock.getDelayedCalls() == []
