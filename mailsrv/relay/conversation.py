@@ -74,6 +74,8 @@ class Conversation:
         begun = False
         # Those who were too many for one transaction come first in the next.
         while waiting := attempt.waiting():
+            if (trouble := await session.gone("between two messages")) is not None:
+                return replace(trouble, stale=session.reused)
             if begun and session.exhausted:
                 reason = f"{session.hop} takes no more messages over this connection."
                 return Trouble(session.outcome(Result.DEFERRED, "4.5.3", reason, rule="LIMITS (RFC 9422)"), stale=True)

@@ -120,9 +120,17 @@ class Session:
         if trouble is None and self._route is not None and self._route.username:
             trouble = await self._log_in(self._route)
         self.client.bound(None)
-        return trouble
+        return trouble or await self.gone("before a word about the message")
+
+    async def gone(self, when: str) -> Trouble | None:
+        """Whether the connection has ended behind the last answer: what was said there nobody had asked for."""
+        if not self.core.ended:
+            return None
+        return self.lost(await self.client.next_event(self.timeouts.hello), when)
 
     async def _hello(self, *, after_tls: bool = False) -> Trouble | None:
+        if (trouble := await self.gone("behind its greeting")) is not None:
+            return trouble
         self.core.say_hello()
         event = await self.client.next_event(self.timeouts.hello)
         if not isinstance(event, HelloAnswered):
@@ -142,15 +150,15 @@ class Session:
             return None
         if "STARTTLS" not in self.core.extensions:
             return self._unencrypted("it does not offer STARTTLS", None) if policy.needed else None
+        if (trouble := await self.gone("behind its answer to EHLO")) is not None:
+            return trouble
         self.core.start_tls()
         event = await self.client.next_event(self.timeouts.hello)
         if isinstance(event, TlsRefused):
             return self._unencrypted("it refused STARTTLS", event.reply) if policy.needed else None
         if not isinstance(event, TlsReady):
             return self.lost(event, "at STARTTLS")
-        if self.core.ended:  # something was waiting behind the answer
-            return self.lost(await self.client.next_event(self.timeouts.hello), "at STARTTLS")
-        trouble = await self._handshake()
+        trouble = await self.gone("at STARTTLS") or await self._handshake()
         if trouble is not None:
             return trouble
         self.core.tls_started()
@@ -177,6 +185,8 @@ class Session:
         if not self.core.extensions.mechanisms & {"PLAIN", "LOGIN"}:
             reason = f"{self.hop} offers no login by PLAIN or LOGIN, but the route has a password."
             return Trouble(self.outcome(Result.DEFERRED, "4.7.0", reason, rule=self._policy.rule), stop=True)
+        if (trouble := await self.gone("before the login")) is not None:
+            return trouble
         self.core.log_in(route.username, route.password, clear=clear)
         event = await self.client.next_event(self.timeouts.login)
         if not isinstance(event, LoginAnswered):

@@ -180,7 +180,7 @@ def around(draw: st.DrawFn, parts: st.SearchStrategy[bytes]) -> bytes:
     children = draw(st.lists(parts, min_size=1, max_size=3))
     boundary = draw(BOUNDARIES.filter(lambda boundary: not any(b"--" + boundary in child for child in children)))
     delimiter = b"\r\n--" + boundary + draw(st.sampled_from([b"", b" \t"])) + b"\r\n"
-    end = draw(st.sampled_from([b"\r\n--" + boundary + b"--\r\nepilogue\r\n", b"\r\n--" + boundary + b"--", b""]))
+    end = draw(st.sampled_from([b"\r\n--" + boundary + b"--\r\nepilogue\r\n", b"\r\n--" + boundary + b"--"]))
     head = b'Content-Type: multipart/x; boundary="' + boundary + b'"\r\n' + encoding
     return head + draw(st.sampled_from([b"", b"\r\npreamble"])) + delimiter + delimiter.join(children) + end
 

@@ -242,6 +242,26 @@ class Lost(DeliveryCase):
         ):
             await self.lost(script, "4.5.0")
 
+    async def test_more_than_was_asked_for(self) -> None:
+        # Nothing of that is a bug of ours, whatever comes behind an answer in the same piece.
+        bye, more = b"421 4.3.2 bye\r\n", b"250 and another thing\r\n"
+        for script, status in (
+            (Script(greeting=b"220 mx\r\n" + bye), "4.3.2"),
+            (Script(greeting=b"220 mx\r\n" + more), "4.5.0"),
+            (Script(ehlo=b"250 mx\r\n" + bye), "4.3.2"),
+            (Script(ehlo=b"250-mx\r\n250 STARTTLS\r\n" + bye), "4.3.2"),
+            (Script(ehlo=b"250 mx\r\n" + more), "4.5.0"),
+        ):
+            await self.lost(script, status)
+
+    async def test_more_than_was_asked_for_between_two_messages(self) -> None:
+        ehlo = b"250-mx\r\n250-PIPELINING\r\n250 LIMITS RCPTMAX=1\r\n"
+        for dot in (b"250 taken\r\n421 bye\r\n", b"250 taken\r\n250 and another thing\r\n"):
+            server = self.serve(Script(ehlo=ehlo, dot=dot))
+            outcomes = await self.to(server).deliver(job("bob", "carol"))
+            assert {outcome.result for outcome in outcomes} == {Result.DELIVERED}
+            assert server.connections == 2
+
     async def test_nobody_there(self) -> None:
         server = self.serve()
         await server.close()
