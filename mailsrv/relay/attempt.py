@@ -18,7 +18,7 @@ class Trouble:
     ``stop``: the next one is not to be asked.  ``tls``: why the handshake failed.  ``stale``: the connection is at its
     end, which is no fact about this message: another one to the same server may do.  ``unchunked``: the server does not
     get along with content by BDAT.  ``about_us``: it refused our address, and not the mail.  ``unreachable``: this
-    machine has no way to addresses of that family.
+    machine has no way to addresses of that family.  ``ourselves``: it is this server.
     """
 
     outcome: Outcome
@@ -28,6 +28,7 @@ class Trouble:
     unchunked: bool = False
     about_us: bool = False
     unreachable: bool = False
+    ourselves: bool = False
 
 
 @dataclass(slots=True)

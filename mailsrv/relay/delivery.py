@@ -3,10 +3,6 @@
 ``Relay.deliver`` finds the servers (a route, or the MX plan), visits them in turn until each recipient has a definite
 answer, and tells what became of each.  It keeps no mail and no schedule: that is the queue's business.  What it
 keeps, in memory only and bounded: connections at rest, plans for seconds, and where what did not work of late.
-
-The order in which servers are asked: by preference as in the plan; among equals first the family of addresses that is
-known to be welcome, then servers to which a connection is open, then as the plan shuffled them.  Addresses where nobody
-answered a short while ago come last of all, but they are asked: one failure never keeps mail from a server.
 """
 
 from __future__ import annotations
@@ -26,6 +22,7 @@ from mailsrv.relay.conversation import Conversation
 from mailsrv.relay.conversion import Converter, Resign
 from mailsrv.relay.dial import Dialer, is_this_server
 from mailsrv.relay.family import family_of
+from mailsrv.relay.itinerary import Itinerary
 from mailsrv.relay.job import ContentSource, IDeliveryAgent, Job
 from mailsrv.relay.memory import Memory
 from mailsrv.relay.mx import Hop, Plan
@@ -128,29 +125,32 @@ class Relay:
         if isinstance(plan, Outcome):
             attempt.troubles.append(Trouble(plan))
             return
-        order = self._order(plan, attempt)
-        turned_to = ""
+        itinerary = self._itinerary(plan, attempt)
+        turned_from = ""
         end = self._reactor.seconds() + _LONGEST_S
         for _ in range(_MOST_VISITS):
-            hop = order.pop(0)
-            others = [other for other in order if family_of(other.address) != family_of(hop.address)]
-            attempt.other_family = bool(others) and not attempt.turned
+            hop = itinerary.next_hop()
+            if hop is None or self._reactor.seconds() > end:
+                return
+            other_family = itinerary.has_other_family(hop) and not turned_from
+            attempt.other_family = other_family
             trouble = await self._visit(hop, route, config, attempt)
             if trouble is not None:
                 attempt.troubles.append(trouble)
-            if family_of(hop.address) == turned_to and any(map(_is_delivered, attempt.settled.values())):
-                self._welcome.remember(destination, turned_to)
+            family = family_of(hop.address)
+            if turned_from not in ("", family) and any(map(_is_delivered, attempt.settled.values())):
+                self._welcome.remember(destination, family)
             if self._dialer.closed or len(attempt.settled) == len(attempt.job.recipients):
                 return
             about_us = next(iter(attempt.refused.values()), trouble.outcome if trouble and trouble.about_us else None)
-            if others and about_us is not None and not attempt.turned:
+            if other_family and about_us is not None:
                 # At once: what is wrong with one address of ours need not be wrong with the other.
                 attempt.turn(about_us)
-                turned_to = family_of(others[0].address)
-                order = others if attempt.refused else [*others, *(hop for hop in order if hop not in others)]
+                turned_from = family
+                itinerary.turn_from(hop, for_good=bool(attempt.refused))
+            elif trouble is not None and trouble.ourselves:
+                itinerary.is_us(hop)
             elif trouble is None or trouble.stop:
-                return
-            if not order or self._reactor.seconds() > end:
                 return
 
     async def _plan(self, destination: str, route: Route | None, config: Config) -> Plan | Outcome:
@@ -158,19 +158,11 @@ class Relay:
             return await hops(self._resolver, route)
         return await self._plans.plan(destination, config)
 
-    def _order(self, plan: Plan, attempt: Attempt) -> list[Hop]:
-        if len(plan) == 1:
-            return list(plan)
+    def _itinerary(self, plan: Plan, attempt: Attempt) -> Itinerary:
         welcome = self._welcome.get(attempt.job.destination)
         if welcome is not None and any(family_of(hop.address) != welcome for hop in plan):
             attempt.note = f"{welcome} was tried first: the other family was refused here within the last hour."
-
-        def rank(hop: Hop) -> tuple[bool, int, bool, bool]:
-            unwelcome = welcome is not None and family_of(hop.address) != welcome
-            dead = (hop.address, hop.port) in self._dead
-            return dead, hop.preference, unwelcome, not self._pool.has(hop)
-
-        return sorted(plan, key=rank)
+        return Itinerary(plan, lambda hop: (hop.address, hop.port) in self._dead, welcome, self._pool.has)
 
     async def _visit(self, hop: Hop, route: Route | None, config: Config, attempt: Attempt) -> Trouble | None:
         """One server, as often as the reason why it did not work is one that can be avoided at once."""
@@ -238,7 +230,9 @@ class Relay:
         if key.route is None and is_this_server(client, hop, config.listen.smtp):
             client.abort()
             reason = f"Mail would come back to this server: {hop} is one of its own addresses."
-            return Trouble(Outcome(Result.FAILED, "5.4.6", reason, remote=str(hop), rule="RFC 5321 5.1"), stop=True)
+            return Trouble(
+                Outcome(Result.FAILED, "5.4.6", reason, remote=str(hop), rule="RFC 5321 5.1"), ourselves=True
+            )
         tls = ClientTls(self._contexts.get(config, strict=key.policy.demand is Demand.VERIFIED), key.policy.name)
         session = Session(client, key, tls, config.hostname, self._timeouts, note, now=self._reactor.seconds())
         trouble: Trouble | None = None

@@ -141,7 +141,7 @@ class Session:
         if self._route is None and words and words[0].lower().rstrip(".") == self._hostname:
             # An address of ours that the plan did not know, behind a NAT for example.
             reason = f"Mail would come back to this server: {self.hop} answers with our own name."
-            return Trouble(self.outcome(Result.FAILED, "5.4.6", reason, event.reply, "RFC 5321 5.1"), stop=True)
+            return Trouble(self.outcome(Result.FAILED, "5.4.6", reason, event.reply, "RFC 5321 5.1"), ourselves=True)
         return None
 
     async def _encrypt(self) -> Trouble | None:

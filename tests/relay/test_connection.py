@@ -304,7 +304,7 @@ def test_our_own_name_in_the_answer_is_a_loop() -> None:
     talk = Talk()
     talk.say(GREETING, b"250 US.example.org hello\r\n")
     assert (talk.trouble.result, talk.trouble.status) == (Result.FAILED, "5.4.6")
-    assert talk.results[0].stop
+    assert talk.results[0].ourselves
 
 
 def test_a_thousand_pipelined_answers_in_one_piece() -> None:
