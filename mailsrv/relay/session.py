@@ -6,7 +6,8 @@ over it.  Another message of the same ``Key`` may follow; nothing else may.
 Until here nothing was said about the mail, so whatever goes wrong is a ``Trouble``: another server may be asked, else
 the mail is DEFERRED.  A greeting with 5xx is of this kind too, as Postfix has it: the host does not serve us now, which
 is no fact about the mail (RFC 5321 3.1).  Only 521, "never here", fails the mail, and only when every server says so
-(RFC 7504).  What is local trouble (a login refused, a demand for TLS not met) is DEFERRED always.
+(RFC 7504).  What is local trouble (a login refused, a demand for TLS not met) is DEFERRED always, and where TLS is
+demanded nothing fails the mail that was said in clear.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ class Session:
         if event.extensions is None:
             return self._turned_away(event.reply)
         words = event.reply.lines[0].split()
-        if self._route is None and words and words[0].lower().rstrip(".") == self._hostname:
+        ours = bool(words) and words[0].lower().rstrip(".") == self._hostname
+        if self._route is None and ours and self._is_believed():
             # An address of ours that the plan did not know, behind a NAT for example.
             reason = f"Mail would come back to this server: {self.hop} answers with our own name."
             return Trouble(self.outcome(Result.FAILED, "5.4.6", reason, event.reply, "RFC 5321 5.1"), ourselves=True)
@@ -224,13 +226,17 @@ class Session:
 
     def _turned_away(self, reply: RemoteReply) -> Trouble:
         about_us = refuses_our_address(reply.text)
-        if reply.code == 521:
+        if reply.code == 521 and self._is_believed():
             reason = f"{self.hop} says that it never takes mail."
             outcome = self.outcome(Result.FAILED, reply.status, reason, reply, "RFC 7504")
         else:
             reason = f"{self.hop} does not want to talk to us."
             outcome = self.outcome(Result.DEFERRED, softened(reply), reason, reply)
         return Trouble(outcome, about_us=about_us)
+
+    def _is_believed(self) -> bool:
+        """Whether mail may fail for what is said now: where TLS is demanded, anybody could have said it before."""
+        return self.core.secure or not self._policy.needed
 
     def _unencrypted(self, why: str, reply: RemoteReply | None) -> Trouble:
         reason = f"{self.hop} cannot be used without TLS: {why}."

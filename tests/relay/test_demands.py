@@ -32,6 +32,13 @@ class Demanded(DeliveryCase):
     async def test_not_offered_by_an_old_server(self) -> None:
         await self.waits("required", Script(ehlo=b"502 what?\r\n"), "4.7.4")
 
+    async def test_nothing_fails_for_what_was_said_in_clear(self) -> None:
+        for script in (Script(greeting=b"521 never\r\n"), Script(ehlo=b"521 never\r\n", helo=b"521 never\r\n")):
+            server = self.serve(script)
+            relay = self.relay(Route("smtp", "smart.example", server.port), example_net="required")
+            assert one(await relay.deliver(job())).result is Result.DEFERRED
+            assert one(await relay.deliver(job(destination="example.com"))).result is Result.FAILED
+
     async def test_offered_and_refused(self) -> None:
         await self.waits("required", Script(ehlo=STARTTLS, starttls=b"454 not now\r\n"), "4.7.4")
 
