@@ -119,8 +119,8 @@ class Server:
         self._spool = Spool(outside, self.database, state, lambda: settings.config.hostname)
         self._usage = MailboxUsage(outside, os.path.join(state, "mail"), settings)
         self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after, self._usage)
-        self._relay = Relay(settings, outside, resolver)
         self._signer = Signer(outside, lambda: settings.keys.signing)
+        self._relay = Relay(settings, outside, resolver, resign=self._signer.again)
         reports = Reports(settings, outside, self._spool, self.database, self._signer)
         self._queue = QueueRunner(settings, outside, self.database, self._spool, self._relay, reports, self._local)
         self._recorder = Recorder(outside, self.database)
@@ -133,7 +133,7 @@ class Server:
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
         self._housekeeping = Housekeeping(outside, os.path.join(state, "mail"), settings, self._usage)
-        notices = Notices(settings, outside, self._spool, self.database, self._signer.fields)
+        notices = Notices(settings, outside, self._spool, self.database, self._signer.fields_of)
         warnings = QuotaWarnings(settings, outside, self.database, notices)
         self._usage.on_usage = warnings.usage
         self._mailboxes.on_removing = self._usage.removing

@@ -151,12 +151,18 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Outbound(msgspec.Struct, frozen=True):
-    """``routes`` by domain (A-label) or "*"; ``connect_timeout`` in seconds."""
+    """``routes`` and ``tls`` by domain (A-label) or "*"; ``tls`` is "opportunistic", "required" or "verified".
+
+    ``tls`` may also name the host of a route, an address too.  ``connect_timeout`` in seconds.
+    """
 
     routes: Annotated[
         dict[str, Route], _Key(dict[str, str], "a table of strings", Route.parse, {}, name=values.route_domain)
     ]
     connect_timeout: Annotated[float, _duration("30s")]
+    tls: Annotated[
+        dict[str, str], _Key(dict[str, str], "a table of strings", values.tls_demand, {}, name=values.tls_destination)
+    ]
 
 
 class Queue(msgspec.Struct, frozen=True):

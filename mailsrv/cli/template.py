@@ -148,6 +148,11 @@ state = {state}
 # How long to wait for a connection to another server.
 #connect_timeout = "30s"
 
+# What is demanded of TLS, by destination, by host of a route, or "*" for all others: "opportunistic" (TLS where it
+# works), "required" (TLS with any certificate, or the mail waits), "verified" (a certificate for the server's name):
+# tls = {{ "example.net" = "verified", "*" = "required" }}
+#tls = {{}}
+
 [queue]
 
 # How long to wait between attempts to deliver; the last one repeats.

@@ -15,7 +15,7 @@ sender when that is ours, else from the one that the message was sent to, else f
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mailsrv.dkim.signer import Signer
@@ -75,7 +75,7 @@ class Reports:
         self._spool = spool
         self._database = database
         self._signer = signer
-        written = Notices(settings, outside, spool, database, signer.fields)
+        written = Notices(settings, outside, spool, database, signer.fields_of)
         self._postmaster = Postmaster(written, lambda: settings.config.hostname)
         self._doubles = Pace(outside.reactor.seconds, DOUBLES, DOUBLE_EVERY_S)
 
@@ -134,14 +134,13 @@ class Reports:
             boundary_token=self._outside.random(12).hex(),
             envid=queued.envelope.envid,
         )
-        own_head, own_body = header.split(report.content)
         arrival = Arrival(
             id=number,
             envelope=Envelope(None, report.body, report.smtputf8),
             recipients=tuple(
                 FinalRecipient(target.address, sender, target.mailbox, ("NEVER",)) for target in self._back_to(sender)
             ),
-            prefix=await self._signer.fields(domain, own_head, _once(own_body)),
+            prefix=await self._signer.fields_of(domain, report.content),
             message_id=f"{queue_id.text(number)}@{hostname}",
             account="",
             client="",
@@ -180,10 +179,6 @@ class Reports:
             remedy=remedy.remedy if remedy else "",
             for_postmaster=remedy is not None and remedy.tell,
         )
-
-
-async def _once(octets: bytes) -> AsyncIterator[bytes]:
-    yield octets
 
 
 def original_recipient(recipient: QueuedRecipient) -> str:

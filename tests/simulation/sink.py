@@ -36,7 +36,7 @@ PASSING = tuple(fault for fault in ALL if not fault.endswith(("550", "554")))
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message that arrived whole.  ``answered``: the sender was told 250."""
+    """A message that arrived whole.  ``answered``: the sender was told 250; ``seven_bit``: and not 8BITMIME before."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -44,6 +44,7 @@ class Received:
     answered: bool
     at: float
     tls: bool
+    seven_bit: bool = False
 
 
 class Sink:
@@ -102,6 +103,7 @@ class _Session:
         self._sender: str | None = None
         self._recipients: list[str] = []
         self._tls = False
+        self._seven_bit = True
 
     async def run(self) -> None:
         if await self._fault(GREETING):
@@ -125,9 +127,11 @@ class _Session:
                 extensions = [*self._sink.extensions]
                 if self._sink.context is not None and not self._tls:
                     extensions.append("STARTTLS")
+                self._seven_bit = "8BITMIME" not in extensions
                 lines = [self._sink.name, *extensions]
                 await self._answer("\r\n".join([f"250-{text}" for text in lines[:-1]] + [f"250 {lines[-1]}"]))
         elif verb == "HELO":
+            self._seven_bit = True
             self._reset()
             await self._answer(f"250 {self._sink.name}")
         elif verb == "STARTTLS" and self._sink.context is not None and not self._tls:
@@ -198,6 +202,8 @@ class _Session:
             self._complain(f"content with bare CR, bare LF or NUL: {content!r}")
         if any(len(line) > 1000 for line in content.split(b"\n")):
             self._complain("a content line of more than 1000 octets")
+        if self._seven_bit and not content.isascii():
+            self._complain("octets above 127 that were not asked for")
         fault = self._sink.strikes(DOT)
         refused = fault[:3] in ("451", "554", "421")
         if not refused:
@@ -209,6 +215,7 @@ class _Session:
                     not fault,
                     self._sink.reactor.seconds(),
                     self._tls,
+                    self._seven_bit,
                 )
             )
         self._reset()
