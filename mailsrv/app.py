@@ -39,7 +39,7 @@ from mailsrv.store.delivery import LocalDelivery
 from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
-from mailsrv.store.message import Arrival
+from mailsrv.store.message import Acceptance
 from mailsrv.store.password_renewal import PasswordRenewal
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
@@ -208,12 +208,12 @@ class Server:
         log.warn("The proxy {address} was let go: {reason}.", address=address, reason=reason)
         self._recorder.record(Event(ledger.CONNECTION, client=address, reason=reason, rule="listen.proxies"))
 
-    def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
-        if arrival.release_at > self._outside.wall():
-            self._queue.wake_at(arrival.release_at)
+    def _accepted(self, acceptance: Acceptance) -> None:
+        if acceptance.arrival.release_at > self._outside.wall():
+            self._queue.wake_at(acceptance.arrival.release_at)
             return
-        self._local.accepted(arrival, names, content)
-        self._queue.accepted(arrival)
+        self._local.accepted(acceptance.arrival, acceptance.names, acceptance.content)
+        self._queue.accepted(acceptance)
 
     def _retry_after(self, attempts: int) -> float:
         retry = self._settings.config.queue.retry

@@ -8,7 +8,7 @@ postmaster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mailsrv.mail import header
@@ -18,7 +18,7 @@ from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.mail.report import Kind, ReportedRecipient, build
 from mailsrv.outside.interfaces import Outside
 from mailsrv.relay import schedule
-from mailsrv.store import ledger, message, queue_id, schema
+from mailsrv.store import due, ledger, queue_id, schema
 from mailsrv.store.accounts import Target
 from mailsrv.store.database import Database
 from mailsrv.store.ledger import Event
@@ -50,19 +50,25 @@ class Reports:
         self._spool = spool
         self._database = database
 
-    async def judge(self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: Content) -> Verdict:
-        """``outcomes`` are in the order of ``queued.recipients``; ``content`` is prefix and data of the original."""
+    async def judge(
+        self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: Callable[[], Awaitable[Content]]
+    ) -> Verdict:
+        """``outcomes`` are in the order of ``queued.recipients``.
+
+        ``content`` gives prefix and data of the original, and is only asked when a report is to be made; its errors
+        (StorageTrouble) are the caller's.
+        """
         judging = _Judging(self._settings, self._outside, queued)
         for recipient, outcome in zip(queued.recipients, outcomes, strict=True):
             judging.take(recipient, outcome)
         reports: dict[Kind, Acceptance] = {}
         for kind, about in judging.to_tell.items():
-            reports[kind] = await self._compose(kind, queued, about, content, judging.now)
+            reports[kind] = await self._compose(kind, queued, about, await content(), judging.now)
         return Verdict(judging.verdict(reports), tuple(reports.values()))
 
     async def stored(self, number: int, recipients: Sequence[int]) -> Sequence[Acceptance]:
         """Tell a sender who asked for it (NOTIFY=SUCCESS) that these copies are in their mailboxes (RFC 3461 5.2.2)."""
-        queued = await self._database.read(message.of, number, recipients)
+        queued = await self._database.read(due.of, number, recipients)
         content = await self._spool.load(number)
         if queued is None or content is None or queued.envelope.sender is None:
             return ()
@@ -155,6 +161,7 @@ class _Judging:
         self._outside = outside
         self._queued = queued
         self._settlements: list[Settlement] = []
+        self._jitter: float | None = None
 
     def take(self, recipient: QueuedRecipient, outcome: Outcome) -> None:
         queue = self._settings.config.queue
@@ -186,8 +193,10 @@ class _Judging:
     def _defer(self, recipient: QueuedRecipient, outcome: Outcome) -> None:
         queue = self._settings.config.queue
         attempts = recipient.attempts + 1
-        jitter = int.from_bytes(self._outside.random(2)) / 65536
-        at = schedule.next_attempt(queue.retry, attempts, self.now, jitter)
+        if self._jitter is None:
+            # One for all, so that recipients who were deferred together stay together.
+            self._jitter = int.from_bytes(self._outside.random(2)) / 65536
+        at = schedule.next_attempt(queue.retry, attempts, self.now, self._jitter)
         at = min(at, max(recipient.since + queue.expire, self.now + 1.0))
         warned = recipient.warned
         if schedule.warn_due(recipient.since, self.now, queue.warn, warned) and self._may_warn(recipient):

@@ -38,7 +38,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from mailsrv.store import queue_id, schema
+from mailsrv.store import many_rows, queue_id, schema
 
 ACCEPTED = "accepted"
 DELIVERED = schema.DELIVERED
@@ -64,10 +64,7 @@ KINDS = (
 
 GAPS = 1000  # of one kind that are named; beyond it they are only counted as "more"
 
-_INSERT = (
-    "INSERT INTO event (at, kind, message, n, address, sender, client, status, reason, rule, answer, remote, detail)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_EVENT = "event (at, kind, message, n, address, sender, client, status, reason, rule, answer, remote, detail)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +91,9 @@ class Event:
 
 def write(connection: sqlite3.Connection, at: float, events: Iterable[Event]) -> None:
     """Append ``events``, all of the time ``at`` (seconds since 1970), to the caller's transaction."""
-    connection.executemany(
-        _INSERT,
+    many_rows.insert(
+        connection,
+        _EVENT,
         [
             (
                 at,

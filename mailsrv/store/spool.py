@@ -183,7 +183,7 @@ class Spool:
         self._room_read = 0.0
         self._room_asked = False
         self._filed: set[int] = set()
-        self.on_accepted: Callable[[Arrival, Sequence[str], bytes | None], None] = lambda arrival, names, content: None
+        self.on_accepted: Callable[[Acceptance], None] = lambda acceptance: None
 
     def open(self, connection: sqlite3.Connection) -> None:
         """Before anything else runs: make the folder, read the last id, sweep what a crash has left behind."""
@@ -273,15 +273,15 @@ class Spool:
         else:
             content = draft.head()
         try:
-            names = self.names(arrival)
-            await self._database.gather(message.insert, Acceptance(self._outside.wall(), arrival, names, content))
+            acceptance = Acceptance(self._outside.wall(), arrival, self.names(arrival), content)
+            await self._database.gather(message.insert, acceptance)
         except Exception:
             draft.discard()
             raise
         if draft.filed:
             self._filed.add(draft.id)
         draft.accepted()
-        self.on_accepted(arrival, names, content)
+        self.on_accepted(acceptance)
 
     def next_id(self) -> int:
         """A queue id for a message of our own."""
@@ -306,6 +306,18 @@ class Spool:
     async def load(self, number: int) -> tuple[bytes, bytes | None] | None:
         """Prefix and content of an open message; the content is None when it has to be read from its file."""
         return await self._database.read(message.content, number)
+
+    async def load_prefix(self, number: int) -> tuple[bytes | None, bool]:
+        """The prefix of an open message, and whether its content is a file; None when it has gone."""
+        return await self._database.read(message.prefix, number)
+
+    async def load_block(self, number: int, offset: int, octets: int) -> bytes:
+        """Up to ``octets`` of a content that is in the database."""
+        return await self._database.read(message.content_block, number, offset, octets)
+
+    def is_filed(self, number: int) -> bool:
+        """Whether the content of an open message is a file."""
+        return number in self._filed
 
     def path(self, number: int) -> str:
         return os.path.join(self._folder, queue_id.text(number))

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from mailsrv.relay.job import IDeliveryAgent, Job
-from mailsrv.relay.queue import IN_ALL, PER_DESTINATION, WINDOW, WINDOWS
+from mailsrv.relay.limit import MOST
+from mailsrv.relay.window import IN_ALL, LANE
 from mailsrv.store import queue, queue_id
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.spool import KEPT
@@ -247,13 +248,13 @@ def test_the_window_is_bounded_with_ten_thousand_queued_and_all_arrive(world: Qu
     fill(world, 10_000)
     world.queue.wake()
     world.advance(5)
-    assert world.queue._known < 2 * WINDOW
+    assert world.queue.window.known < 2 * WINDOW
     world.agent.slow.clear()
     world.agent.finish()
     most = 0
     while "queued" in {state for (state,) in world.rows("SELECT DISTINCT state FROM recipient")}:
         world.advance(0.5)
-        most = max(most, world.queue._known)
+        most = max(most, world.queue.window.known)
     assert most < 2 * WINDOW
     assert len(world.agent.jobs) == 10_000
     assert len({job.queue_id for job in world.agent.jobs}) == 10_000
@@ -265,7 +266,7 @@ def test_the_windows_are_bounded_over_many_destinations(world: QueueWorld) -> No
         fill(world, 40, f"domain{n}.example")
     world.queue.wake()
     world.advance(30)
-    assert world.queue._known <= WINDOWS + WINDOW
+    assert world.queue.window.known <= WINDOWS + WINDOW
     assert len(world.agent.running) == IN_ALL
     world.agent.slow.clear()
     world.agent.finish()
@@ -285,7 +286,7 @@ def test_a_list_of_a_thousand_recipients_is_taken_in_parts(world: QueueWorld) ->
 def test_thousands_of_local_messages_are_recovered_without_long_pauses(world: QueueWorld) -> None:
     world.crash()
     world.boot(recover=False)
-    world.spool.on_accepted = lambda arrival, names, content: None
+    world.spool.on_accepted = lambda acceptance: None
     for n in range(1500):
         draft = world.spool.draft()
         draft.append(LETTER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from mailsrv.relay.bounce import Reports
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.store.accounts import Directory, parse_directory
-from mailsrv.store.message import FinalRecipient
+from mailsrv.store.message import Acceptance, FinalRecipient
 from tests.worlds.store import LETTER, Store
 
 DELIVERED = Outcome(
@@ -129,9 +129,9 @@ class QueueWorld(Store):
         self.local.on_deferred = self.queue.wake_at
         self.local.report_success = self.reports.stored
 
-        def accepted(arrival: Any, names: Sequence[str], content: bytes | None) -> None:
-            self.local.accepted(arrival, names, content)
-            self.queue.accepted(arrival)
+        def accepted(acceptance: Acceptance) -> None:
+            self.local.accepted(acceptance.arrival, acceptance.names, acceptance.content)
+            self.queue.accepted(acceptance)
 
         self.spool.on_accepted = accepted
         if recover:

@@ -17,7 +17,8 @@ from mailsrv.mail.envelope import Envelope
 from mailsrv.store import ledger, queue_id
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
-from mailsrv.store.message import Arrival, FinalRecipient, local_waiting
+from mailsrv.store.due import local_waiting
+from mailsrv.store.message import Arrival, FinalRecipient
 from mailsrv.store.spool import Spool
 from tests.simulation.network import Network
 from tests.simulation.outside import Machine, SimulatedOutside
@@ -88,7 +89,9 @@ class Store:
             outside, self.database, self.spool, STATE, lambda attempts: RETRY_S[min(attempts, len(RETRY_S) - 1)]
         )
         self.local.on_deferred = self.deferred.append
-        self.spool.on_accepted = self.local.accepted
+        self.spool.on_accepted = lambda acceptance: self.local.accepted(
+            acceptance.arrival, acceptance.names, acceptance.content
+        )
         if recover:
             self.look()
         return self
