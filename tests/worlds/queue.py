@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from mailsrv.config import Config, parse
@@ -16,6 +18,7 @@ from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.relay.bounce import Reports
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.queue import QueueRunner
+from mailsrv.store import queue_id
 from mailsrv.store.accounts import Directory, parse_directory
 from mailsrv.store.message import Acceptance, FinalRecipient
 from tests.worlds.store import LETTER, Store
@@ -46,13 +49,16 @@ ACCOUNTS = "alice@example.org:!\nbob@example.org:!\n"
 class ScriptedAgent:
     """A second provider of the delivery agent: answers as it is told, at once or when ``finish`` is called.
 
-    ``answers`` is by recipient; everybody else's mail is delivered.  ``slow`` destinations are not answered by
-    themselves.  ``jobs`` are all that came, ``contents`` what was read of each.
+    ``answers`` is by recipient; everybody else's mail is delivered.  ``slow`` destinations take the content and are not
+    answered by themselves; nobody answers at ``black_holes``, which shows after the seconds that they are set to.
+    ``jobs`` are all that came, ``contents`` what was read of each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
         self.answers: dict[str, Outcome] = {}
         self.slow: set[str] = set()
+        self.black_holes: dict[str, float] = {}
         self.jobs: list[Job] = []
         self.contents: dict[str, bytes] = {}
         self.running: list[tuple[Job, Deferred[None]]] = []
@@ -62,6 +68,9 @@ class ScriptedAgent:
 
     async def deliver(self, job: Job) -> list[Outcome]:
         self.jobs.append(job)
+        if job.destination in self.black_holes:
+            await deferLater(self._reactor, self.black_holes[job.destination])
+            return [DEFERRED] * len(job.recipients)
         content = b""
         try:
             async for chunk in job.content.chunks():
@@ -120,8 +129,8 @@ class QueueWorld(Store):
 
     def boot(self, *, recover: bool = True) -> QueueWorld:
         super().boot(recover=False)
-        self.agent = ScriptedAgent()
         outside = self.outside
+        self.agent = ScriptedAgent(outside.reactor)
         self.reports = Reports(self.settings, outside, self.spool, self.database)
         self.queue = QueueRunner(
             self.settings, outside, self.database, self.spool, self.agent, self.reports, self.local
@@ -170,6 +179,26 @@ class QueueWorld(Store):
             connection.close()
         self.queue.wake()
         return result
+
+    def fill(self, messages: int, destination: str = "example.net", **columns: str) -> None:
+        """Rows of many messages at once, as if they had waited since before the start, and the server notices.
+
+        ``columns`` are other values for columns of ``recipient``, SQL with ``more`` for the number of the copy.
+        """
+        first = self.submit(f"user@{destination}")
+        self.connection.execute("BEGIN IMMEDIATE")
+        for table, key in (("message", "id"), ("content", "message"), ("recipient", "message")):
+            names = [name for _, name, *_ in self.connection.execute(f"PRAGMA table_info({table})") if name != key]
+            values = ", ".join(columns.get(name, name) if table == "recipient" else name for name in names)
+            self.connection.execute(
+                "WITH RECURSIVE many (more) AS (SELECT 1 UNION ALL SELECT more + 1 FROM many WHERE more < ?)"
+                f" INSERT INTO {table} ({key}, {', '.join(names)})"
+                f" SELECT {key} + more, {values} FROM {table}, many WHERE {key} = ?",
+                (messages - 1, first),
+            )
+        self.connection.execute("COMMIT")
+        self.spool._ids = queue_id.QueueIds(first + messages)
+        self.queue.wake()
 
     def row(self, message: int, n: int = 0) -> dict[str, Any]:
         names = ("state", "attempts", "since", "next_attempt", "warned", "status", "answer")
