@@ -28,8 +28,9 @@ class Memory:
     def __init__(self) -> None:
         self.used = 0
 
-    def admits(self, octets: int) -> bool:
-        return self.used + octets <= KEPT
+    @property
+    def left(self) -> int:
+        return max(KEPT - self.used, 0)
 
 
 class QueuedContent:
@@ -49,7 +50,7 @@ class QueuedContent:
         self.trouble: StorageTrouble | None = None
         self.gone = False
         self.on_wanted: Callable[[], None] = lambda: None
-        if kept is not None and memory.admits(len(kept[1] or b"")):
+        if kept is not None and len(kept[1] or b"") <= memory.left:
             self._keep(kept)
 
     def _keep(self, content: Content) -> None:
@@ -77,7 +78,7 @@ class QueuedContent:
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         number, size = self._queued.id, self._queued.size
-        if self._kept is None and self._memory.admits(size):
+        if self._kept is None and size <= self._memory.left:
             found = await self._spool.load(number)
             if found is not None and self._kept is None:
                 self._keep(found)

@@ -16,6 +16,8 @@ from typing import Final, Protocol
 from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Outside
 from mailsrv.relay.clock import QueueClock
+from mailsrv.relay.content import Content, Memory
+from mailsrv.relay.limit import Standing
 from mailsrv.relay.pairs import Item
 from mailsrv.relay.window import LANE, Window
 from mailsrv.store import due
@@ -28,6 +30,7 @@ LOCAL_AGAIN_S: Final = 0.25  # while there are more
 BECAME_DUE: Final = 1000  # recipients; when more became due since the last look, all lanes are looked through
 LANES: Final = 100  # that are told at a time
 AT_ONCE: Final = 100  # destinations of a lane that are taken up at a time
+CONTENTS: Final = 1024 * 1024  # octets of content that are read together with what they belong to
 NEVER: Final = float("-inf")
 FAR_S: Final = 86400.0
 
@@ -51,14 +54,16 @@ class Lookout:
         database: Database,
         window: Window,
         clock: QueueClock,
+        memory: Memory,
         local: LocalMail,
         age: Callable[[], int],
-        item: Callable[[QueuedMessage, Pair, int, float], Item],
+        item: Callable[[QueuedMessage, Pair, int, float, Content | None], Item],
     ) -> None:
         self._outside = outside
         self._database = database
         self._window = window
         self._clock = clock
+        self._memory = memory
         self._local = local
         self._age = age
         self._item = item
@@ -183,21 +188,24 @@ class Lookout:
             room = window.room(pair) if pair is not None and pair.more else 0
             if pair is not None and room > 0:
                 pair.more = False
-                wanted.append((key, room, frozenset(pair.claimed)))
+                # Where it is not known to be wanted soon, content is no use in memory.
+                soon = pair.destination.limit.standing is Standing.PROVEN
+                wanted.append(due.Wanted(key, room, frozenset(pair.claimed), soon))
         if not wanted:
             return
         self._gone = set()
         try:
-            found = await self._database.read(due.waiting_of, self._outside.wall(), wanted)
+            octets = min(self._memory.left, CONTENTS)
+            found = await self._database.read(due.waiting_of, self._outside.wall(), wanted, octets)
         except BaseException:
-            for key, _, _ in wanted:
+            for key, *_ in wanted:
                 window.more(key)
             raise
         finally:
             gone, self._gone = self._gone, None
         unsure = self._clock.moving or self._clock.jumped != jumped
         now = self._outside.reactor.seconds()
-        for (key, _, _), (messages, more) in zip(wanted, found, strict=True):
+        for (key, *_), (messages, more, contents) in zip(wanted, found, strict=True):
             pair = window.pair(key)
             for queued in () if unsure else messages:
                 # What was accepted or settled meanwhile is not to be taken up twice.
@@ -207,7 +215,8 @@ class Lookout:
                     if (queued.id, r.n) not in pair.claimed and (queued.id, r.n) not in gone
                 ]
                 for part in _by_sender(fresh):
-                    window.take(self._item(replace(queued, recipients=part), key, age, jumped), now)
+                    kept = contents.get(queued.id)
+                    window.take(self._item(replace(queued, recipients=part), key, age, jumped, kept), now)
             if more or unsure:
                 window.more(key)
             window.tidy(pair)

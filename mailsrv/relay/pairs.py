@@ -61,10 +61,10 @@ class Destination:
     stalled: int = 0
 
     def has_room(self, pair: PairState) -> bool:
-        """Whether one more attempt may be made, for this pair; one place is kept for those who have none."""
+        """Whether one more attempt may be made, for this pair: half as many more are there for those who have none."""
         places = self.limit.places + self.stalled
-        if pair.active + pair.offered == 0 and self.limit.standing is Standing.PROVEN and self.limit.places > 1:
-            places += 1
+        if pair.active + pair.offered == 0 and self.limit.standing is Standing.PROVEN:
+            places += self.limit.places // 2
         return self.active + self.offered < places
 
 

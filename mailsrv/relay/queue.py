@@ -74,7 +74,9 @@ class QueueRunner:
         self._clock = QueueClock(settings, outside, database)
         self.window = Window()
         self._changes = 0  # by others, in the database
-        self._lookout = Lookout(outside, database, self.window, self._clock, local, lambda: self._changes, self._item)
+        self._lookout = Lookout(
+            outside, database, self.window, self._clock, self._memory, local, lambda: self._changes, self._item
+        )
         self._under_way = 0  # attempts, until they are recorded
         self._settling = 0
         self._beginning = False

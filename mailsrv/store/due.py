@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
+from mailsrv.store import message as spooled
 from mailsrv.store.message import Acceptance, QueuedMessage, QueuedRecipient
 
 STEPS: Final = 500  # destinations that ``of_lane`` passes by in one call
@@ -40,11 +41,35 @@ def local_waiting(connection: sqlite3.Connection, now: float, limit: int) -> lis
     return _messages(connection, rows)
 
 
-def waiting_of(
-    connection: sqlite3.Connection, now: float, wanted: Sequence[tuple[Pair, int, frozenset[tuple[int, int]]]]
-) -> list[tuple[list[QueuedMessage], bool]]:
-    """``waiting`` for several pairs: each with how many messages, and what is known of it."""
-    return [waiting(connection, now, pair, messages, known) for pair, messages, known in wanted]
+class Wanted(NamedTuple):
+    """Mail of a pair: how many messages, without which recipients, and whether their contents are wanted with them."""
+
+    pair: Pair
+    messages: int
+    known: frozenset[tuple[int, int]]
+    contents: bool
+
+
+class Found(NamedTuple):
+    """What there is, whether there is more, and contents by message, as ``mailsrv.store.message.content`` has them."""
+
+    messages: list[QueuedMessage]
+    more: bool
+    contents: dict[int, tuple[bytes, bytes | None]]
+
+
+def waiting_of(connection: sqlite3.Connection, now: float, wanted: Sequence[Wanted], octets: int) -> list[Found]:
+    """``waiting`` for several pairs, with contents as long as they have no more than ``octets`` together."""
+    found = []
+    for pair, number, known, with_contents in wanted:
+        messages, more = waiting(connection, now, pair, number, known)
+        contents: dict[int, tuple[bytes, bytes | None]] = {}
+        for queued in messages if with_contents else ():
+            if queued.size <= octets and (content := spooled.content(connection, queued.id)) is not None:
+                contents[queued.id] = content
+                octets -= queued.size
+        found.append(Found(messages, more, contents))
+    return found
 
 
 def waiting(

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from mailsrv.relay import content
+from mailsrv.relay import content, lookout
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.limit import MOST
 from mailsrv.relay.queue import SETTLING
@@ -444,7 +444,10 @@ def test_a_database_that_cannot_be_read_is_asked_again(world: QueueWorld) -> Non
     assert world.row(id)["state"] == "delivered"
 
 
-def test_trouble_with_the_content_is_no_attempt_and_no_reason_to_ask_every_moment(world: QueueWorld) -> None:
+def test_trouble_with_the_content_is_no_attempt_and_no_reason_to_ask_every_moment(
+    world: QueueWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "CONTENTS", 0)
     world.agent.answers[BOB] = DEFERRED
     id = world.submit(BOB)
     world.advance(1)

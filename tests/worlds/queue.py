@@ -180,12 +180,15 @@ class QueueWorld(Store):
         self.queue.wake()
         return result
 
-    def fill(self, messages: int, destination: str = "example.net", **columns: str) -> None:
-        """Rows of many messages at once, as if they had waited since before the start, and the server notices.
+    def fill(self, messages: int, **columns: str) -> None:
+        """Many messages to example.net at once, as if they had waited since before the start, and the server notices.
 
-        ``columns`` are other values for columns of ``recipient``, SQL with ``more`` for the number of the copy.
+        ``columns`` are other values for columns of ``recipient``, SQL with ``more`` for the number of the message; the
+        first stays as it is.
         """
-        first = self.submit(f"user@{destination}")
+        accepted, self.spool.on_accepted = self.spool.on_accepted, lambda acceptance: None
+        first = self.submit("user@example.net")
+        self.spool.on_accepted = accepted
         self.connection.execute("BEGIN IMMEDIATE")
         for table, key in (("message", "id"), ("content", "message"), ("recipient", "message")):
             names = [name for _, name, *_ in self.connection.execute(f"PRAGMA table_info({table})") if name != key]
