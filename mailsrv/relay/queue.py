@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -41,6 +41,8 @@ from mailsrv.store import due, message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.message import Acceptance, QueuedMessage, Settled
 from mailsrv.store.spool import Spool
+
+T = TypeVar("T")
 
 log = Logger()
 
@@ -189,6 +191,10 @@ class QueueRunner:
         """Begin every attempt that may be under way now."""
         if self._beginning:
             return  # an attempt was over at once: the loop below goes on with the next
+        if not self.window.has_offers:
+            if self._lookout.is_hungry():
+                self._work()
+            return
         self._beginning = True
         try:
             while not self._stopped and self._settling < SETTLING:
@@ -221,21 +227,16 @@ class QueueRunner:
 
     async def _attempt(self, item: Item) -> bool:
         """One attempt, recorded; False when nobody knows what became of it, and it must not be repeated."""
-        try:
-            wanted = await self._still_wanted(item)
-        except StorageTrouble as trouble:
-            log.error("A message cannot be looked at yet: {trouble}", trouble=trouble)
-            self.window.ended(item, Said.NOTHING, self._reactor.seconds())
-            return await self._later(item)
-        if not wanted:
-            self.window.ended(item, Said.NOTHING, self._reactor.seconds())
-            return True
+        # What was read before others changed the database is asked for again.
+        if item.age != self._changes and (later := await self._refreshed(item)) is not None:
+            return later
         try:
             outcomes = await self._outcomes(item)
-            if item.content.gone and not any(outcome.result is Result.DELIVERED for outcome in outcomes):
+            content = item.content
+            if content.gone and not any(outcome.result is Result.DELIVERED for outcome in outcomes):
                 return True  # the operator was faster
-            if item.content.trouble is not None and all(outcome.result is Result.DEFERRED for outcome in outcomes):
-                log.error("A message cannot be read yet: {trouble}", trouble=item.content.trouble)
+            if content.trouble is not None and all(outcome.result is Result.DEFERRED for outcome in outcomes):
+                log.error("A message cannot be read yet: {trouble}", trouble=content.trouble)
                 return await self._later(item)
             self._settling += 1
             try:
@@ -252,15 +253,21 @@ class QueueRunner:
             return False
         return True
 
-    async def _still_wanted(self, item: Item) -> bool:
-        """Whether recipients are still queued; asked only when others have changed the database since it was read."""
-        if item.age == self._changes:
-            return True
-        still = await self._database.read(due.still_queued, item.queued.id)
+    async def _refreshed(self, item: Item) -> bool | None:
+        """Ask which recipients are still queued; None: go on, else there is no attempt, and it is over."""
+        try:
+            still = await self._database.read(due.still_queued, item.queued.id)
+        except StorageTrouble as trouble:
+            log.error("A message cannot be looked at yet: {trouble}", trouble=trouble)
+            self.window.ended(item, Said.NOTHING, self._reactor.seconds())
+            return await self._later(item)
         recipients = tuple(recipient for recipient in item.queued.recipients if recipient.n in still)
-        if len(recipients) < len(item.queued.recipients):
-            self.window.narrow(item, recipients)
-        return bool(recipients) and not self._stopped
+        if recipients and not self._stopped:
+            if len(recipients) < len(item.queued.recipients):
+                self.window.narrow(item, recipients)
+            return None
+        self.window.ended(item, Said.NOTHING, self._reactor.seconds())
+        return True
 
     async def _outcomes(self, item: Item) -> Sequence[Outcome]:
         """Of the attempt that is made, or of the one that stands for it; its place is free then."""
@@ -288,49 +295,43 @@ class QueueRunner:
         return True
 
     async def _settle(self, item: Item, outcomes: Sequence[Outcome]) -> None:
-        number = item.queued.id
-        if not self._clock.is_right() and not await self._surely(self._mind_the_clock):
+        if not self._clock.is_right() and await self._surely(self._mind_the_clock) is None:
             return
         queued = self._clock.moved_along(item.queued, item.jumped)
-        verdict: Verdict | None = None
-
-        async def judge() -> None:
-            nonlocal verdict
-            verdict = await self._reports.judge(queued, outcomes, item.content.whole)
-
-        async def record() -> None:
-            assert verdict is not None
-            settled = Settled(self._outside.wall(), number, verdict.settlements)
-            if verdict.reports or self._spool.is_filed(number):
-                if await self._database.write(message.settle_with_reports, settled, verdict.reports):
-                    self._spool.dropped([number])
-            else:
-                await self._database.gather(message.settle_all, settled)
-
-        if not (await self._surely(judge) and await self._surely(record)):
+        verdict = await self._surely(lambda: self._record(queued, outcomes, item.content))
+        if verdict is None:
             return
-        assert verdict is not None
         for report in verdict.reports:
             self._spool.on_accepted(report)
         later = [settlement.next_attempt for settlement in verdict.settlements if settlement.state == "queued"]
         if later:
             self.wake_at(min(later))
 
-    async def _mind_the_clock(self) -> None:
+    async def _record(self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: QueuedContent) -> Verdict:
+        verdict = await self._reports.judge(queued, outcomes, content.whole)
+        settled = Settled(self._outside.wall(), queued.id, verdict.settlements)
+        if verdict.reports or self._spool.is_filed(queued.id):
+            if await self._database.write(message.settle_with_reports, settled, verdict.reports):
+                self._spool.dropped([queued.id])
+        else:
+            await self._database.gather(message.settle_all, settled)
+        return verdict
+
+    async def _mind_the_clock(self) -> bool:
         if await self._clock.mind():
             self._lookout.clock_jumped()
             self._look()
+        return True
 
-    async def _surely(self, work: Callable[[], Awaitable[None]]) -> bool:
-        """Do ``work``, as often as the database needs to take it; False when the server stops before that."""
+    async def _surely(self, work: Callable[[], Awaitable[T]]) -> T | None:
+        """Do ``work``, as often as the database needs to take it; None when the server stops before that."""
         while True:
             try:
-                await work()
-                return True
+                return await work()
             except StorageTrouble as trouble:
                 log.error("An attempt cannot be recorded yet: {trouble}", trouble=trouble)
             if self._stopped:
-                return False
+                return None
             await self._pause(SETTLE_AGAIN_S)
 
     async def _pause(self, seconds: float) -> None:

@@ -123,6 +123,11 @@ class Window:
 
     # -- out
 
+    @property
+    def has_offers(self) -> bool:
+        """Whether it is worth while to ask for the next."""
+        return bool(self._shared) or any(self._rows.values())
+
     def next(self, wall: float, now: float) -> Item | None:
         """The next message for which an attempt may begin now; its place is taken.  None when there is none.
 

@@ -81,7 +81,7 @@ class Database:
         assert not kwargs, "operations take positional arguments"
         return self._add(_Work(operation, args))
 
-    def gather(self, operation: Callable[[sqlite3.Connection, Sequence[T]], object], item: T) -> Deferred[None]:
+    def gather(self, operation: Callable[[sqlite3.Connection, Sequence[T]], None], item: T) -> Deferred[None]:
         """Like ``write`` for an operation that takes many items at once: what waits goes to it in one call."""
         return self._add(_Work(operation, (item,), gathered=True))
 

@@ -182,6 +182,9 @@ def elsewhere(acceptance: Acceptance) -> list[tuple[Pair, QueuedMessage]]:
     One transaction has one sender, and forwarded mail another than the rest: what differs in that comes apart.
     """
     arrival, due = acceptance.arrival, acceptance.due
+    envelope = arrival.envelope
+    if envelope.size != arrival.size:
+        envelope = replace(envelope, size=arrival.size)
     together: dict[tuple[str, Address | None], list[QueuedRecipient]] = {}
     for n, final in enumerate(arrival.recipients):
         if final.destination:
@@ -194,7 +197,7 @@ def elsewhere(acceptance: Acceptance) -> list[tuple[Pair, QueuedMessage]]:
             queued = QueuedMessage(
                 arrival.id,
                 acceptance.now,
-                replace(arrival.envelope, size=arrival.size),
+                envelope,
                 arrival.message_id,
                 arrival.account,
                 arrival.client,

@@ -38,7 +38,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from mailsrv.store import many_rows, queue_id, schema
+from mailsrv.store import queue_id, schema
 
 ACCEPTED = "accepted"
 DELIVERED = schema.DELIVERED
@@ -64,7 +64,10 @@ KINDS = (
 
 GAPS = 1000  # of one kind that are named; beyond it they are only counted as "more"
 
-_EVENT = "event (at, kind, message, n, address, sender, client, status, reason, rule, answer, remote, detail)"
+_INSERT = (
+    "INSERT INTO event (at, kind, message, n, address, sender, client, status, reason, rule, answer, remote, detail)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,8 @@ class Event:
 
 def write(connection: sqlite3.Connection, at: float, events: Iterable[Event]) -> None:
     """Append ``events``, all of the time ``at`` (seconds since 1970), to the caller's transaction."""
-    many_rows.insert(
-        connection,
-        _EVENT,
+    connection.executemany(
+        _INSERT,
         [
             (
                 at,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
-from mailsrv.store import ledger, many_rows
+from mailsrv.store import ledger
 from mailsrv.store.ledger import Event
 
 
@@ -133,9 +133,8 @@ class Settled(NamedTuple):
 
 def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) -> None:
     """Accept messages: their rows, their contents, their recipients and their events."""
-    many_rows.insert(
-        connection,
-        "message",
+    connection.executemany(
+        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 arrival.id,
@@ -156,10 +155,14 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
             for now, arrival, _, _ in acceptances
         ],
     )
-    many_rows.insert(
-        connection, "content", [(arrival.id, arrival.prefix, content) for _, arrival, _, content in acceptances]
+    connection.executemany(
+        "INSERT INTO content VALUES (?, ?, ?)",
+        [(arrival.id, arrival.prefix, content) for _, arrival, _, content in acceptances],
     )
-    many_rows.insert(connection, "recipient", [row for acceptance in acceptances for row in _recipients(acceptance)])
+    connection.executemany(
+        "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, '', '', ?)",
+        [row for acceptance in acceptances for row in _recipients(acceptance)],
+    )
     # Positional arguments: this is the path that every message takes.
     events = [
         Event(
@@ -188,7 +191,8 @@ def _recipients(acceptance: Acceptance) -> list[tuple[Any, ...]]:
                 destination,
                 ",".join(recipient.notify),
                 recipient.orcpt,
-                *("queued", 0, due, due, 0, "", ""),
+                due,
+                due,
                 # In own mailboxes nobody waits for anybody, and without lanes they come in the order of their time.
                 arrival.lane if destination else "",
             )
@@ -196,56 +200,53 @@ def _recipients(acceptance: Acceptance) -> list[tuple[Any, ...]]:
     return found
 
 
-_SETTLE = (
-    "UPDATE recipient SET attempts = new.attempts, next_attempt = new.next_attempt, warned = new.warned,"
-    " status = new.status, answer = new.answer,"
-    " state = CASE WHEN recipient.state = 'held' AND new.state = 'queued' THEN 'held' ELSE new.state END"
-    " FROM (SELECT column1 AS message, column2 AS n, column3 AS state, column4 AS attempts, column5 AS next_attempt,"
-    " column6 AS warned, column7 AS status, column8 AS answer FROM (VALUES {values})) AS new"
-    " WHERE recipient.message = new.message AND recipient.n = new.n AND recipient.state IN ('queued', 'held')"
-)
-
-
-def settle_all(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> list[int]:
-    """Record what attempts led to; the messages whose content has gone, as nobody waits for them any more.
+def settle_all(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> None:
+    """Record what attempts led to; the contents that nobody waits for any more go.
 
     A recipient that the operator took out while the attempt was under way keeps its event, so that nothing is hidden:
     what really happened is told, even if it came too late to be stopped.
     """
-    changes = [
-        (
-            message,
-            settlement.n,
-            settlement.state,
-            settlement.attempts,
-            settlement.next_attempt,
-            settlement.warned,
-            settlement.event.status,
-            settlement.event.answer or settlement.event.reason,
-        )
-        for _, message, settlements in attempts
-        for settlement in settlements
-    ]
-    for part in many_rows.parts(changes):
-        statement = _SETTLE.format(values=many_rows.values(len(part), len(part[0])))
-        connection.execute(statement, [value for row in part for value in row])
-    events = [settlement.event for _, _, settlements in attempts for settlement in settlements]
-    ledger.write(connection, attempts[-1].now, events)
+    _record(connection, attempts)
     # Where somebody still waits, the content is not looked for.
-    done = [message for _, message, settlements in attempts if any(each.state != "queued" for each in settlements)]
-    return _drop_contents(connection, done)
+    done = [(message,) for _, message, settlements in attempts if any(each.state != "queued" for each in settlements)]
+    connection.executemany(_DROP, done)
 
 
 def settle_with_reports(connection: sqlite3.Connection, settled: Settled, reports: Sequence[Acceptance]) -> bool:
-    """Record one attempt and accept the reports that tell of it; True when the content has gone."""
+    """Record one attempt and accept the reports that tell of it; True when that let the content go."""
     if reports:
         insert(connection, reports)
-    return bool(settle_all(connection, [settled]))
+    _record(connection, [settled])
+    return drop_content(connection, settled.message)
 
 
 def settle(connection: sqlite3.Connection, now: float, message: int, settlements: Sequence[Settlement]) -> bool:
-    """Record one attempt.  True when no recipient is open any more and the content has gone."""
+    """Record one attempt; True when that let the content go."""
     return settle_with_reports(connection, Settled(now, message, settlements), ())
+
+
+def _record(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> None:
+    connection.executemany(
+        "UPDATE recipient SET state = CASE WHEN state = 'held' AND ?1 = 'queued' THEN 'held' ELSE ?1 END,"
+        " attempts = ?2, next_attempt = ?3, warned = ?4, status = ?5, answer = ?6"
+        " WHERE message = ?7 AND n = ?8 AND state IN ('queued', 'held')",
+        [
+            (
+                settlement.state,
+                settlement.attempts,
+                settlement.next_attempt,
+                settlement.warned,
+                settlement.event.status,
+                settlement.event.answer or settlement.event.reason,
+                message,
+                settlement.n,
+            )
+            for _, message, settlements in attempts
+            for settlement in settlements
+        ],
+    )
+    events = [settlement.event for _, _, settlements in attempts for settlement in settlements]
+    ledger.write(connection, attempts[-1].now, events)
 
 
 def delivered(
@@ -260,13 +261,11 @@ def delivered(
     """
     if reports:
         insert(connection, reports)
-    for part in many_rows.parts([(message, n) for message, n, _, _ in items]):
-        connection.execute(
-            "UPDATE recipient SET state = 'delivered', attempts = attempts + 1, status = '2.0.0', answer = ''"  # noqa: S608
-            f" FROM (SELECT column1 AS message, column2 AS n FROM (VALUES {many_rows.values(len(part), 2)})) AS copy"
-            " WHERE recipient.message = copy.message AND recipient.n = copy.n AND state IN ('queued', 'held')",
-            [value for row in part for value in row],
-        )
+    connection.executemany(
+        "UPDATE recipient SET state = 'delivered', attempts = attempts + 1, status = '2.0.0', answer = ''"
+        " WHERE message = ? AND n = ? AND state IN ('queued', 'held')",
+        [(message, n) for message, n, _, _ in items],
+    )
     ledger.write(
         connection,
         now,
@@ -283,29 +282,18 @@ def delivered(
             for message, n, mailbox, name in items
         ],
     )
-    return _drop_contents(connection, list({message for message, _, _, _ in items}))
+    return [message for message in {message for message, _, _, _ in items} if drop_content(connection, message)]
 
 
-_NOBODY_WAITS = (
-    "NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.message = content.message AND state IN ('queued', 'held'))"
+_DROP = (
+    "DELETE FROM content WHERE message = ?1 AND NOT EXISTS"
+    " (SELECT 1 FROM recipient WHERE message = ?1 AND state IN ('queued', 'held'))"
 )
 
 
 def drop_content(connection: sqlite3.Connection, message: int) -> bool:
     """Let the content go when no recipient is open any more; True when it went."""
-    return bool(_drop_contents(connection, [message]))
-
-
-def _drop_contents(connection: sqlite3.Connection, messages: Sequence[int]) -> list[int]:
-    """Those of ``messages`` whose content went."""
-    gone: list[int] = []
-    for part in many_rows.parts(messages):
-        these = f"message IN {many_rows.values(1, len(part))} AND {_NOBODY_WAITS}"
-        found = [row[0] for row in connection.execute(f"SELECT message FROM content WHERE {these}", part)]  # noqa: S608
-        if found:
-            connection.execute(f"DELETE FROM content WHERE {these}", part)  # noqa: S608
-            gone += found
-    return gone
+    return connection.execute(_DROP, (message,)).rowcount > 0
 
 
 def recipients_by_minute(connection: sqlite3.Connection, account: str, since: float) -> dict[int, int]:

@@ -184,7 +184,7 @@ def test_everybody_gets_one_turn_whatever_happens(steps: list[tuple[Any, ...]]) 
         now += 1.0
         if name == "take":
             taken += 1
-            window.take(item(taken, *facts, due=now), now)
+            window.take(item(taken, facts[0], facts[1], now), now)
         elif name == "begin":
             begin()
         elif name == "stall":
@@ -207,5 +207,5 @@ def test_everybody_gets_one_turn_whatever_happens(steps: list[tuple[Any, ...]]) 
         stop(running.pop(0), Said.ANSWERED)
     assert sorted(came) == list(range(1, taken + 1))
     assert window.known == 0
-    assert window.pairs == window.lanes == window._destinations == {}
+    assert not (window.pairs or window.lanes or window._destinations)
     assert set(window._places.values()) == {0}
