@@ -47,6 +47,7 @@ T = TypeVar("T")
 log = Logger()
 
 SETTLING: Final = 100  # messages that may wait to be recorded before nothing more is begun
+IN_A_TURN: Final = 20  # attempts that are begun before the reactor does something else
 LOOK_EVERY_S: Final = 30.0  # even when nothing is due: clocks jump, attempts stall
 SHORTEST_S: Final = 0.1  # between two looks for what is due
 SETTLE_AGAIN_S: Final = 5.0
@@ -82,6 +83,7 @@ class QueueRunner:
         self._under_way = 0  # attempts, until they are recorded
         self._settling = 0
         self._beginning = False
+        self._next_turn: IDelayedCall | None = None  # in which more attempts are begun
         self._working = False
         self._work_needed = False
         self._look_needed = False
@@ -148,6 +150,9 @@ class QueueRunner:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         for pause in list(self._pauses):
             pause.cancel()
         cut = self._reactor.callLater(GRACE_S, lambda: Deferred.fromCoroutine(self._relay.close()))
@@ -160,6 +165,10 @@ class QueueRunner:
         await self._relay.close()
 
     # -- looking
+
+    def is_looking(self) -> bool:
+        """Whether the database is being read."""
+        return self._working
 
     def _work(self) -> None:
         self._work_needed = True
@@ -197,16 +206,28 @@ class QueueRunner:
             return
         self._beginning = True
         try:
-            while not self._stopped and self._settling < SETTLING:
+            for _ in range(IN_A_TURN):
+                if self._stopped or self._settling >= SETTLING:
+                    break
                 item = self.window.next(self._outside.wall(), self._reactor.seconds())
                 if item is None:
                     break
                 self._under_way += 1
                 Deferred.fromCoroutine(self._attempt(item)).addCallback(self._recorded, item)
+            else:
+                self._begin_later()
         finally:
             self._beginning = False
         if self._lookout.is_hungry():
             self._work()
+
+    def _begin_later(self) -> None:
+        if self._next_turn is None and not self._stopped:
+            self._next_turn = self._reactor.callLater(0, self._begin_now)
+
+    def _begin_now(self) -> None:
+        self._next_turn = None
+        self._begin()
 
     def _recorded(self, over: bool, item: Item) -> None:
         self._under_way -= 1
