@@ -5,9 +5,10 @@ well one more (slow start), until a brake: the server says 421 or asks for less,
 work.  A brake halves, once for all attempts that were under way together; afterwards the limit grows by one in the time
 in which all of its attempts go well once.  It is never less than one.
 
-A destination none of whose servers answers is down: one attempt at a time finds out whether it still is, for all that
-was due when it began (``Failure``); what becomes due later gets an attempt of its own.  So nobody waits for a time-out
-that another has just waited for, and nobody's attempt is later than the schedule says by more than one.
+A destination none of whose servers answers is down, and so is one that has sent us away REFUSALS times in a row with one
+attempt at a time: one attempt then finds out whether it still is, for all that was due when it began (``Failure``);
+what becomes due later gets an attempt of its own.  So nobody waits for a time-out that another has just waited for, and
+nobody's attempt is later than the schedule says by more than one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mailsrv.mail.outcome import Outcome, Result
 MOST: Final = 20  # attempts at one destination at a time
 STALLED_S: Final = 30.0  # an attempt that shows no life for so long is no reason to keep others waiting
 SHARED_S: Final = 60.0  # how long an attempt that nobody answered stands for others
+REFUSALS: Final = 3  # after so many requests for less than one attempt at a time, one stands for all
 _BUSY: Final = frozenset({"4.3.2", "4.4.5", "4.7.28"})  # RFC 3463; 4.7.28 is the registry's "mail flood detected"
 _FLEETING: Final = ("4.4.1", "4.4.3")  # no answer, no DNS
 
@@ -68,12 +70,12 @@ class Standing(enum.Enum):
 
     PROVEN = 0  # it has answered
     UNPROVEN = 1  # nothing is known
-    DOWN = 2  # nobody answered the last time
+    DOWN = 2  # nobody answered the last time, or only to send us away
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that nobody answered: when it began (seconds since 1970), when it ended (monotonic), its outcome."""
+    """An attempt that led to nothing: when it began (seconds since 1970), when it ended (monotonic), its outcome."""
 
     begun: float
     ended: float
@@ -93,7 +95,7 @@ class Failure:
 class Limit:
     """Of one destination.  Times are monotonic seconds."""
 
-    __slots__ = ("_alive_at", "_braked_at", "_places", "_slow_start_until", "failure", "used_at")
+    __slots__ = ("_alive_at", "_braked_at", "_places", "_refusals", "_slow_start_until", "failure", "used_at")
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
@@ -102,6 +104,7 @@ class Limit:
         self._slow_start_until = float(MOST)
         self._alive_at: float | None = None
         self._braked_at = float("-inf")
+        self._refusals = 0  # with one place, one after the other
 
     @property
     def places(self) -> int:
@@ -121,7 +124,7 @@ class Limit:
         self._alive_at = now
 
     def ended(self, what: Said, begun: float, now: float, failure: Failure | None = None) -> None:
-        """An attempt that began at ``begun`` is over; ``failure`` when it is UNREACHABLE."""
+        """An attempt that began at ``begun`` is over; ``failure`` when no server wanted its mail, for others to share."""
         self.used_at = now
         if what is Said.UNREACHABLE:
             if self._alive_at is not None and self._alive_at >= begun:
@@ -129,13 +132,19 @@ class Limit:
             else:
                 self.failure = failure
                 self._places, self._slow_start_until = 1.0, float(MOST)
+        elif what is Said.SLOW_DOWN:
+            alone = self.places == 1
+            self.alive(now)
+            self._brake(begun, now)
+            self._refusals = self._refusals + 1 if alone and failure is not None else 0
+            if self._refusals >= REFUSALS:
+                self.failure = failure
         elif what is not Said.NOTHING:
             self.alive(now)
+            self._refusals = 0
             if what is Said.WELL:
                 more = 1.0 if self._places < self._slow_start_until else 1.0 / self._places
                 self._places = min(self._places + more, float(MOST))
-            elif what is Said.SLOW_DOWN:
-                self._brake(begun, now)
 
     def _brake(self, begun: float, now: float) -> None:
         if begun > self._braked_at:

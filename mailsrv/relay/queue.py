@@ -299,8 +299,9 @@ class QueueRunner:
         now = self._reactor.seconds()
         what = said(outcomes, item.alive, now - item.started)
         failure = None
-        if what is Said.UNREACHABLE:
-            failure = Failure(item.begun, now, queue_id.text(item.queued.id), outcomes[0])
+        if what in (Said.UNREACHABLE, Said.SLOW_DOWN) and not item.alive:
+            deferred = next(outcome for outcome in outcomes if outcome.result is Result.DEFERRED)
+            failure = Failure(item.begun, now, queue_id.text(item.queued.id), deferred)
         self.window.ended(item, what, now, failure)
         self._begin()
         return outcomes

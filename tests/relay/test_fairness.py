@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailsrv.relay.limit import MOST
+from mailsrv.relay.limit import MOST, REFUSALS
 from mailsrv.relay.lookout import BECAME_DUE
 from mailsrv.relay.window import IN_ALL, LANE
 from mailsrv.store import queue
@@ -207,6 +207,21 @@ def test_of_a_black_hole_one_attempt_stands_for_all_that_was_due_when_it_began(w
     assert len(world.agent.running) == 0
     assert world.agent.jobs[-1].queue_id is not None
     assert world.gaps() == []
+
+
+def test_one_that_says_it_is_busy_is_not_asked_for_each_message(world: QueueWorld) -> None:
+    world.agent.busy.add("example.net")
+    world.fill(500)
+    world.advance(20)
+    assert len(world.agent.jobs) <= 2 * REFUSALS
+    assert world.rows("SELECT DISTINCT state, attempts FROM recipient") == [("queued", 1)]
+    assert (
+        world.rows("SELECT count(*) FROM event WHERE reason LIKE 'Not tried by itself, %does not want to talk%'")[0][0]
+        > 490
+    )
+    world.agent.busy.clear()
+    world.advance(60)
+    assert all_delivered(world)
 
 
 def test_a_destination_that_is_back_is_found_by_the_next_that_is_due(world: QueueWorld) -> None:

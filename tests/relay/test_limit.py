@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailsrv.mail.outcome import Outcome, Result
-from mailsrv.relay.limit import MOST, SHARED_S, STALLED_S, Failure, Limit, Said, Standing, said
+from mailsrv.relay.limit import MOST, REFUSALS, SHARED_S, STALLED_S, Failure, Limit, Said, Standing, said
 
 WELL = Outcome(Result.DELIVERED, "2.0.0", "took it", "250 ok")
 GREYLISTED = Outcome(Result.DEFERRED, "4.7.1", "not now", "451 4.7.1 greylisted")
@@ -125,3 +125,24 @@ def test_a_failure_stands_for_what_was_due_when_it_began_and_for_a_while() -> No
     shared = failure().shared()
     assert (shared.result, shared.status) == (Result.DEFERRED, "4.4.1")
     assert shared.reason == "Not tried by itself, as an attempt with 1K0YS8BW921 has just failed: no connection"
+
+
+def test_one_that_sends_us_away_again_and_again_is_as_good_as_down() -> None:
+    limit = Limit()
+    standings = []
+    for now in range(REFUSALS + 2):
+        limit.ended(Said.SLOW_DOWN, now - 0.5, float(now), failure())
+        standings.append(limit.standing)
+        assert limit.places == 1
+    assert standings == [Standing.PROVEN] * (REFUSALS - 1) + [Standing.DOWN] * 3
+    limit.ended(Said.ANSWERED, 10.0, 11.0)
+    assert limit.standing is Standing.PROVEN
+    limit.ended(Said.SLOW_DOWN, 12.0, 13.0, failure())
+    assert limit.standing is Standing.PROVEN
+
+
+def test_connections_lost_while_mail_was_taken_stand_for_nobody_else() -> None:
+    limit = Limit()
+    for now in range(10):
+        limit.ended(Said.SLOW_DOWN, now - 0.5, float(now))
+    assert (limit.places, limit.standing) == (1, Standing.PROVEN)

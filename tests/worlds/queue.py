@@ -29,6 +29,10 @@ DELIVERED = Outcome(
 DEFERRED = Outcome(
     Result.DEFERRED, "4.4.1", "No connection with mx.example.net.", remote="mx.example.net [192.0.2.9]:25"
 )
+BUSY = Outcome(
+    *(Result.DEFERRED, "4.7.0", "mx.example.net does not want to talk to us.", "421 4.7.0 too many connections"),
+    "mx.example.net [192.0.2.9]:25",
+)
 FAILED = Outcome(
     Result.FAILED, "5.1.1", "mx.example.net refused the recipient.", "550 who?", "mx.example.net [192.0.2.9]:25"
 )
@@ -50,8 +54,8 @@ class ScriptedAgent:
     """A second provider of the delivery agent: answers as it is told, at once or when ``finish`` is called.
 
     ``answers`` is by recipient; everybody else's mail is delivered.  ``slow`` destinations take the content and are not
-    answered by themselves; nobody answers at ``black_holes``, which shows after the seconds that they are set to.
-    ``jobs`` are all that came, ``contents`` what was read of each.
+    answered by themselves; nobody answers at ``black_holes``, which shows after the seconds that they are set to, and
+    who is ``busy`` does not even want to talk.  ``jobs`` are all that came, ``contents`` what was read of each.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -59,6 +63,7 @@ class ScriptedAgent:
         self.answers: dict[str, Outcome] = {}
         self.slow: set[str] = set()
         self.black_holes: dict[str, float] = {}
+        self.busy: set[str] = set()
         self.jobs: list[Job] = []
         self.contents: dict[str, bytes] = {}
         self.running: list[tuple[Job, Deferred[None]]] = []
@@ -71,6 +76,8 @@ class ScriptedAgent:
         if job.destination in self.black_holes:
             await deferLater(self._reactor, self.black_holes[job.destination])
             return [DEFERRED] * len(job.recipients)
+        if job.destination in self.busy:
+            return [BUSY] * len(job.recipients)
         content = b""
         try:
             async for chunk in job.content.chunks():
