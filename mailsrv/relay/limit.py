@@ -5,7 +5,7 @@ well one more (slow start), until a brake: the server says 421 or asks for less,
 work.  A brake halves, once for all attempts that were under way together; afterwards the limit grows by one in the time
 in which all of its attempts go well once.  It is never less than one.
 
-A destination none of whose servers answers is down, and so is one that has sent us away REFUSALS times in a row with one
+A destination none of whose servers answers is down, and so is one that has sent us away REFUSALS times in a row, one
 attempt at a time: one attempt then finds out whether it still is, for all that was due when it began (``Failure``);
 what becomes due later gets an attempt of its own.  So nobody waits for a time-out that another has just waited for, and
 nobody's attempt is later than the schedule says by more than one.
@@ -124,7 +124,7 @@ class Limit:
         self._alive_at = now
 
     def ended(self, what: Said, begun: float, now: float, failure: Failure | None = None) -> None:
-        """An attempt that began at ``begun`` is over; ``failure`` when no server wanted its mail, for others to share."""
+        """An attempt that began at ``begun`` is over; ``failure`` when no server wanted the mail, to be shared."""
         self.used_at = now
         if what is Said.UNREACHABLE:
             if self._alive_at is not None and self._alive_at >= begun:
