@@ -46,7 +46,7 @@ from mailsrv.store.key_states import Keys
 from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
-from mailsrv.store.message import Arrival
+from mailsrv.store.message import Acceptance
 from mailsrv.store.notices import Notices
 from mailsrv.store.password_renewal import PasswordRenewal
 from mailsrv.store.passwords import Match, Passwords
@@ -253,14 +253,14 @@ class Server:
     def _holds(self, account: str, match: Match) -> bool:
         return self._passwords.holds(self._settings.directory.account(Address.parse(account)), match)
 
-    def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
-        if arrival.hold is not None:
+    def _accepted(self, acceptance: Acceptance) -> None:
+        if acceptance.arrival.hold is not None:
             return  # the operator's release is a change of the database
-        if arrival.release_at > self._outside.wall():
-            self._queue.wake_at(arrival.release_at)
+        if acceptance.arrival.release_at > self._outside.wall():
+            self._queue.wake_at(acceptance.arrival.release_at)
             return
-        self._local.accepted(arrival, names, content)
-        self._queue.accepted(arrival)
+        self._local.accepted(acceptance.arrival, acceptance.names, acceptance.content)
+        self._queue.accepted(acceptance)
 
     def _retry_after(self, attempts: int) -> float:
         retry = self._settings.config.queue.retry

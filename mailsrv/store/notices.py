@@ -168,4 +168,4 @@ class Notices:
     def hand_over(self, accepted: Sequence[Acceptance]) -> None:
         """After the commit: delivery begins."""
         for each in accepted:
-            self._spool.on_accepted(each.arrival, each.names, each.content)
+            self._spool.on_accepted(each)

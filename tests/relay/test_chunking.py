@@ -168,7 +168,7 @@ class SevenBit(DeliveryCase):
         server = self.serve()
 
         async def resign(content: bytes) -> bytes:
-            return b"DKIM-Signature: of %d octets for %s\r\n" % (len(content), job.destination.encode()) + content
+            return b"DKIM-Signature: of %d octets\r\n" % len(content) + content
 
         settings = SettingsOf(self.config(Route("smtp", "127.0.0.1", server.port)))
         relay = self.relay_with(settings, resign=resign)
