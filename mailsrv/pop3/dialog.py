@@ -16,6 +16,7 @@ from mailsrv.pop3.states import READING, TABLE, State
 from mailsrv.wire.lines import LineBuffer, LineTooLong
 
 OUTPUT_LIMIT = 64 * 1024  # octets of replies that are gathered before they are to be sent
+PIECES_LIMIT = 1000  # and how many, for short ones take longer to make than to send
 INPUT_LIMIT = 64 * 1024  # octets of commands that wait before reading stops
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -82,7 +83,7 @@ class Dialog(ABC):
     @property
     def full(self) -> bool:
         """True when the output is to be taken and sent before more is parsed."""
-        return self._out_size >= OUTPUT_LIMIT
+        return self._out_size >= OUTPUT_LIMIT or len(self._out) >= PIECES_LIMIT
 
     @property
     def hungry(self) -> bool:

@@ -27,7 +27,7 @@ from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.states import COMMANDS, TABLE, State
 from mailsrv.sasl import base64, exchange, mechanisms
 from mailsrv.sasl.scram import Scram, ServerFirst
-from mailsrv.wire.dots import Stuffer
+from mailsrv.wire.dots import Stuffer, stuffed
 
 ERRORS_LIMIT = 50
 LOGINS_LIMIT = 5
@@ -129,6 +129,12 @@ class ServerConnection(Dialog):
                 self.close(None, "too many failed logins")
         elif self._happened("failed"):
             self._write(reply)
+
+    def whole_message(self, message: bytes) -> None:
+        """Answer ``Retrieve`` of RETR with all of a message: CRLF lines that end with one, or nothing."""
+        if self._happened("sent"):
+            self._write(b"+OK %d octets\r\n" % len(message))
+            self._write(stuffed(message))
 
     def begin_message(self, size: int | None) -> None:
         """Answer ``Retrieve``: a message of ``size`` octets follows, None for TOP."""

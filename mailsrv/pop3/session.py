@@ -21,12 +21,12 @@ from mailsrv.checks.login import Denied, Granted, Login
 from mailsrv.config import Config
 from mailsrv.outside.interfaces import Outside
 from mailsrv.pop3 import events, replies
-from mailsrv.pop3.events import Question
+from mailsrv.pop3.events import Event, Question
 from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.server import ServerConnection
 from mailsrv.store import ledger
 from mailsrv.store.accounts import Directory
-from mailsrv.store.ledger import Event
+from mailsrv.store.ledger import Event as LedgerEvent
 from mailsrv.store.mailboxes import InUse, MailboxSession, MailStore, MessageReader
 from mailsrv.store.passwords import Passwords
 
@@ -57,9 +57,9 @@ class Settings(Protocol):
 class Recorder(Protocol):
     """``mailsrv.store.recorder.Recorder``, as far as a session needs it."""
 
-    def record(self, event: Event) -> None: ...
+    def record(self, event: LedgerEvent) -> None: ...
 
-    async def record_all(self, events: Sequence[Event]) -> None: ...
+    async def record_all(self, events: Sequence[LedgerEvent]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,10 @@ class Session:
         )
         self._mailbox: MailboxSession | None = None
 
+    def answer_at_once(self, event: Event) -> bool:
+        """Answer an event that takes no waiting; False when it is not one, and nothing has happened."""
+        return type(event) is events.Retrieve and event.lines is None and self._retrieve_at_once(event.index)
+
     async def answer(self, event: Question) -> None:
         """Answer an event of the core.  Gone, ReadingFailed."""
         match event:
@@ -115,7 +119,8 @@ class Session:
                 outcome = self._logins.with_proof(event.mechanism, event.username, event.fault)
                 self._connection_answer(await self._open(outcome))
             case events.Retrieve():
-                await self._retrieve(event)
+                if not self.answer_at_once(event):
+                    await self._retrieve(event)
             case events.More():
                 await self._flush()
                 self._connection.list_more()
@@ -161,6 +166,21 @@ class Session:
         await self._sleep(seconds)
         return True
 
+    def _retrieve_at_once(self, index: int) -> bool:
+        assert self._mailbox is not None
+        message = self._mailbox.read_at_once(index)
+        if message is None:
+            return False
+        self._connection.whole_message(message)
+        self._check_size(index, len(message))
+        return True
+
+    def _check_size(self, index: int, size: int) -> None:
+        if size != self._connection.size(index):
+            assert self._mailbox is not None
+            self._mailbox.learn(index, size)
+            self._connection.correct_size(index, size)
+
     async def _retrieve(self, wanted: events.Retrieve) -> None:
         assert self._mailbox is not None
         try:
@@ -181,7 +201,6 @@ class Session:
             await reader.close()
 
     async def _send(self, reader: MessageReader, wanted: events.Retrieve) -> None:
-        assert self._mailbox is not None
         connection = self._connection
         told = connection.size(wanted.index)
         whole = wanted.lines is None
@@ -192,9 +211,8 @@ class Session:
             await self._flush()
             connection.send(await reader.next_chunk())
         connection.end_message()
-        if whole and reader.size != told:
-            self._mailbox.learn(wanted.index, reader.size)
-            connection.correct_size(wanted.index, reader.size)
+        if whole:
+            self._check_size(wanted.index, reader.size)
 
     async def _update(self, update: events.Update) -> None:
         mailbox = self._mailbox
@@ -220,7 +238,7 @@ class Session:
             log.error("{problem}", problem=problem)
         await self._tell(
             [
-                Event(
+                LedgerEvent(
                     ledger.DELETED,
                     address=mailbox.mailbox,
                     client=self._peer_ip,
@@ -233,7 +251,7 @@ class Session:
         )
         return replies.UPDATE_TROUBLE if removal.problems else None
 
-    async def _tell(self, told: Sequence[Event]) -> None:
+    async def _tell(self, told: Sequence[LedgerEvent]) -> None:
         try:
             await self._with.recorder.record_all(told)
         except Exception:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 
 class State(enum.Enum):
+    __hash__ = object.__hash__  # that of Enum is Python, and every command looks into the table
+
     GREETING = "greeting"  # connected, the greeting is awaited
     AUTHORIZATION = "authorization"
     NAMED = "named"  # AUTHORIZATION, and USER has been said

@@ -17,9 +17,10 @@ from mailsrv.outside.interfaces import Outside
 from mailsrv.store import maildir
 from mailsrv.store.accounts import mailbox_path
 from mailsrv.store.maildir import Entry, Places, Snapshot
-from mailsrv.store.reading import Reading
+from mailsrv.store.reading import Reading, to_crlf
 
 THREADS = 4
+AT_ONCE = 32 * 1024  # octets of a message that is read in the reactor's thread, when it is in memory
 REMEMBERED_LIMIT = 200_000  # sizes found by reading, over all mailboxes
 PROBLEMS_LOGGED = 10  # of one mailbox at one login
 
@@ -101,6 +102,14 @@ class MailboxSession:
         self._places = Places(store._filesystem, path)
         self._held = True
 
+    def read_at_once(self, index: int) -> bytes | None:
+        """A message with CRLF, if it is small and can be read without waiting; else, or for trouble, None."""
+        entry = self.messages[index]
+        if entry.size > AT_ONCE:
+            return None
+        content = self._store._filesystem.read_cached(f"{self._path}/{entry.path}")
+        return None if content is None else to_crlf(content)
+
     async def read(self, index: int, lines: int | None = None) -> MessageReader:
         """Begin to read a message, or its header and ``lines`` lines: FileNotFoundError when it has gone, OSError."""
         store = self._store
@@ -161,7 +170,7 @@ class MessageReader:
 
 def _begin(places: Places, entry: Entry, lines: int | None) -> tuple[Reading, bytes]:
     """Open, read the first piece, and close when that was all: one visit to the worker for most messages."""
-    reading = Reading(places.open(entry.name, entry.path), lines)
+    reading = Reading(places.open(entry.name, entry.path), lines, entry.size)
     try:
         chunk = reading.next_chunk()
     except BaseException:

@@ -4,7 +4,7 @@ Promises: the result does not depend on where chunks are cut; no Python code run
 bounded by the chunk.  CRLF.CRLF ends incoming content and nothing else does.
 
 ``Unstuffer`` finds the end and takes the dots away, ``LineCheck`` tells whether the lines are canonical, ``Stuffer``
-makes what goes out.
+makes what goes out, and ``stuffed`` does when a message is whole and small.
 """
 
 from __future__ import annotations
@@ -152,3 +152,10 @@ class Stuffer:
     def finish(self) -> bytes:
         """The end: CRLF when the last line lacks it, and the line with the dot."""
         return b".\r\n" if self._tail == _CRLF else _END
+
+
+def stuffed(content: bytes) -> bytes:
+    """What to send for a whole message of CRLF lines that ends with one, or is empty, with the line with the dot."""
+    if content.startswith(b"."):
+        content = b"." + content
+    return content.replace(b"\r\n.", b"\r\n..") + b".\r\n"

@@ -17,7 +17,7 @@ LOGIN = b"USER alice@example.org\r\nPASS %b\r\n" % PASSWORD.encode()
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+    return World(tmp_path, cached=False)
 
 
 def test_replies_to_pipelined_commands_are_one_write(world: World) -> None:

@@ -16,9 +16,9 @@ FIRST = b"Subject: one\n\nfirst\n"
 SECOND = b"Subject: two\n\n.second\n..\n\n"
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    world = World(tmp_path)
+@pytest.fixture(params=[True, False], ids=["cached", "cold"])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
+    world = World(tmp_path, cached=request.param)
     world.deliver(FIRST)
     world.deliver(SECOND)
     return world
@@ -49,8 +49,11 @@ def test_sizes_are_what_retr_sends(world: World) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["17.M2P3.host,S=5,W=9999:2,S", "17.M2P3.host"])
-def test_what_others_filed_is_announced_as_it_is_sent(tmp_path: Path, content: bytes, sent: bytes, name: str) -> None:
-    world = World(tmp_path)
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_others_filed_is_announced_as_it_is_sent(
+    tmp_path: Path, content: bytes, sent: bytes, name: str, cached: bool
+) -> None:
+    world = World(tmp_path, cached=cached)
     world.deliver(content, name, folder="cur")
     client = world.connect().log_in()
     assert client.say("LIST 1") == f"+OK 1 {len(sent)}\r\n"
@@ -58,8 +61,9 @@ def test_what_others_filed_is_announced_as_it_is_sent(tmp_path: Path, content: b
 
 
 @pytest.mark.parametrize("lines", [1, 40_000])
-def test_a_file_of_ours_that_was_changed_is_corrected_when_it_is_read(tmp_path: Path, lines: int) -> None:
-    world = World(tmp_path)
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_file_of_ours_that_was_changed_is_corrected_when_it_is_read(tmp_path: Path, lines: int, cached: bool) -> None:
+    world = World(tmp_path, cached=cached)
     path = world.deliver(b"x\n" * 10)
     path.write_bytes(b"changed\n" * lines)
     client = world.connect().log_in()
@@ -329,8 +333,10 @@ def test_clear_text_behind_stls_ends_the_connection(tmp_path: Path, behind: byte
 def test_a_failure_of_our_own_cuts_the_connection_and_frees_the_mailbox(world: World) -> None:
     client = world.connect().log_in()
     worker, world.mailboxes._worker = world.mailboxes._worker, None  # type: ignore[assignment]
+    world.outside.filesystem.read_cached = None
     client.send(b"DELE 2\r\nRETR 1\r\nQUIT\r\n")
     world.mailboxes._worker = worker
+    del world.outside.filesystem.read_cached
     assert client.aborted
     assert not world.factory.connections
     assert len(world.files()) == 2

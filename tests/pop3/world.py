@@ -26,12 +26,19 @@ _HASH = hash_password(PASSWORD, lambda octets: bytes(octets))
 BUFFER = 65536  # as Twisted's transports have it
 
 
+class ColdFilesystem(Filesystem):
+    """Nothing is in memory: the disk is asked for everything."""
+
+    def read_cached(self, path: str) -> bytes | None:
+        return None
+
+
 class Outside:
     """What the program asks of the world, all in one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, cached: bool) -> None:
         self.reactor: Any = Clock()
-        self.filesystem: Any = Filesystem()
+        self.filesystem: Any = Filesystem() if cached else ColdFilesystem()
         self.workers: dict[str, Any] = {}
 
     def wall(self) -> float:
@@ -222,11 +229,20 @@ class Client:
 
 
 class World:
-    """A server with the mailboxes of alice and bob, passwords in clear allowed from loopback."""
+    """A server with the mailboxes of alice and bob, passwords in clear allowed from loopback.
 
-    def __init__(self, root: Path, extra: str = '[auth]\ncleartext = "loopback"', tls: Callable[[], Any] | None = None):
+    ``cached``: whether messages that were just written are still in memory.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        extra: str = '[auth]\ncleartext = "loopback"',
+        tls: Callable[[], Any] | None = None,
+        cached: bool = True,
+    ) -> None:
         self.root = root
-        self.outside = Outside()
+        self.outside = Outside(cached)
         self.settings = Settings(extra)
         self.doorkeeper = Doorkeeper()
         self.ledger: list[Event] = []
