@@ -33,7 +33,26 @@ ERRORS_LIMIT = 50
 LOGINS_LIMIT = 5
 LISTED = 2000  # lines of a listing that are made at a time
 
-_NO_MAILDROP = Maildrop((), 0)
+Listing = Callable[[int, int], list[bytes]]  # lines for the messages from one index up to and without another
+
+
+class _Nothing:
+    """The messages of a maildrop before the login."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def size(self, index: int) -> int:
+        raise IndexError
+
+    def some_sizes(self, start: int, stop: int) -> tuple[()]:
+        return ()
+
+    def unique_ids(self, start: int, stop: int) -> tuple[()]:
+        return ()
+
+
+_NO_MAILDROP = Maildrop(_Nothing(), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +105,8 @@ class ServerConnection(Dialog):
         self._mechanism = ""
         self._exchange: exchange.Exchange | None = None
         self._maildrop = _NO_MAILDROP
-        self._listing: Callable[[int], bytes] | None = None
-        self._listed = 0  # the last number that the listing came to
+        self._listing: Listing | None = None
+        self._listed = 0  # how many messages the listing has come past
         self._stuffer = Stuffer()
 
     @property
@@ -165,11 +184,10 @@ class ServerConnection(Dialog):
         if self._state is not State.LISTING or listing is None:
             return
         maildrop = self._maildrop
-        last = min(self._listed + LISTED, len(maildrop))
-        numbers = range(self._listed + 1, last + 1)
-        self._write(b"".join([listing(number) for number in numbers if maildrop.has(number)]))
-        self._listed = last
-        if last < len(maildrop):
+        stop = min(self._listed + LISTED, len(maildrop))
+        self._write(b"".join(listing(self._listed, stop)))
+        self._listed = stop
+        if stop < len(maildrop):
             self._events.append(events.More())
         elif self._happened("listed"):
             self._listing = None
@@ -327,14 +345,15 @@ class ServerConnection(Dialog):
         self._write(b"+OK %d %d\r\n" % (self._maildrop.count, self._maildrop.octets))
 
     def _list(self, argument: str) -> None:
-        self._answer_listing("LIST", argument, self._maildrop.scan_listing)
+        self._answer_listing("LIST", argument, self._maildrop.scan_listings)
 
     def _uidl(self, argument: str) -> None:
-        self._answer_listing("UIDL", argument, self._maildrop.unique_id_listing)
+        self._answer_listing("UIDL", argument, self._maildrop.unique_id_listings)
 
-    def _answer_listing(self, verb: str, argument: str, listing: Callable[[int], bytes]) -> None:
+    def _answer_listing(self, verb: str, argument: str, listing: Listing) -> None:
         if argument:
-            self._write(b"+OK " + listing(self._number(argument)))
+            number = self._number(argument)
+            self._write(b"+OK " + listing(number - 1, number)[0])
             return
         self._happened(verb)
         self._write(replies.ok(_messages(self._maildrop)))

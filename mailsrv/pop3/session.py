@@ -160,7 +160,7 @@ class Session:
         except OSError as error:
             log.warn("the mailbox of {account} cannot be opened: {error}", account=account.key, error=error)
             return replies.MAILBOX_TROUBLE
-        return Maildrop(self._mailbox.messages, self._mailbox.octets)
+        return Maildrop(self._mailbox.messages, self._mailbox.messages.octets)
 
     async def _wait(self, seconds: float) -> bool:
         await self._sleep(seconds)
@@ -178,8 +178,8 @@ class Session:
     def _check_size(self, index: int, size: int) -> None:
         if size != self._connection.size(index):
             assert self._mailbox is not None
-            self._mailbox.learn(index, size)
             self._connection.correct_size(index, size)
+            self._mailbox.learn(index, size)
 
     async def _retrieve(self, wanted: events.Retrieve) -> None:
         assert self._mailbox is not None
@@ -262,7 +262,7 @@ class Session:
         assert self._mailbox is not None
         log.error(
             "the message {name} of {mailbox} cannot be read: {error}",
-            name=ascii(self._mailbox.messages[index].name),
+            name=ascii(self._mailbox.messages.path(index)),
             mailbox=self._mailbox.mailbox,
             error=error,
         )
