@@ -98,7 +98,7 @@ class _Scan:
         found = _RECORD.findall(text)
         if len(found) != len(records) or self._doubles:
             return False
-        parts = [part for part, _, _ in found]
+        parts = [part for part, _ in found]
         if (
             max(map(len, parts)) > _UIDL_LENGTH
             or not self._taken.isdisjoint(parts)
@@ -111,7 +111,7 @@ class _Scan:
         if len(self._taken) != before + len(parts):
             self._taken.difference_update(parts)
             return False
-        self._add(records, [int(size) for _, _, size in found])
+        self._add(records, [int(size) for _, size in found])
         return True
 
     def _one_by_one(self, records: list[str]) -> None:
@@ -128,9 +128,14 @@ class _Scan:
                 self._add([record], [size])
 
     def _add(self, records: list[str], sizes: list[int]) -> None:
-        encoded = [os.fsencode(record) for record in records]
-        self._names.append(b"\0".join(encoded) + b"\0")
-        self._lengths.extend([len(record) + 1 for record in encoded])
+        text = "\0".join(records) + "\0"
+        names = os.fsencode(text)
+        if len(names) == len(text):
+            lengths = [len(record) + 1 for record in records]
+        else:
+            lengths = [len(os.fsencode(record)) + 1 for record in records]
+        self._names.append(names)
+        self._lengths.extend(lengths)
         self._sizes.extend(sizes)
 
     def _is_there(self, path: str) -> bool:
@@ -145,7 +150,7 @@ class _Scan:
         known = None if part in self._doubles else self._known.get(part)
         own = _ONE.fullmatch(record)
         if known is None and own is not None:
-            return int(own[3])
+            return int(own[2])
         size = self._measure(part, path) if known is None else known
         if size is not None:
             self._measured.append(len(self._sizes))

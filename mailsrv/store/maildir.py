@@ -24,9 +24,9 @@ FOLDERS = ("tmp", "new", "cur")
 # Eighteen digits: any size that a disk can hold, and cheap to convert.
 _FIELD = re.compile(r",([A-Z])=([0-9]{1,18})(?=[,:]|\Z)")
 # What ``unique``, ``imported`` and ``file_name`` write; other programs do not name files so.  The groups are the unique
-# part, its seconds, and the size with CRLF.
+# part and the size with CRLF.
 OWN = (
-    r"(([0-9]{1,18})\.(?:Q[0-9A-HJKMNP-TV-Z]{11}N[0-9]{1,9}|[0-9]{6}I[0-9A-HJKMNP-TV-Z]{20})"
+    r"([0-9]{1,18}\.(?:Q[0-9A-HJKMNP-TV-Z]{11}N[0-9]{1,9}|[0-9]{6}I[0-9A-HJKMNP-TV-Z]{20})"
     r"\.[A-Za-z0-9._-]+),S=[0-9]{1,18},W=([0-9]{1,18})"
 )
 _OWN = re.compile(OWN)
