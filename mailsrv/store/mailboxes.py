@@ -82,6 +82,8 @@ class MailStore:
         self._worker.stop()
 
     def _remember(self, mailbox: str, snapshot: Snapshot) -> None:
+        if not len(snapshot):
+            return  # listed again in no time
         self._snapshots[mailbox] = snapshot
         total = sum([kept.memory for kept in self._snapshots.values()])
         while total > REMEMBERED_OCTETS:
