@@ -10,6 +10,7 @@ Reports: a failure of our own to the log, with the client's address; the connect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from zope.interface import implementer
 
 from mailsrv.checks.clients import is_loopback
 from mailsrv.checks.interfaces import Admission, Penalties
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.outside.interfaces import Outside
 from mailsrv.pop3 import events, replies
 from mailsrv.pop3.server import ServerConnection, Service
@@ -339,11 +341,14 @@ class Pop3Factory(TwistedServerFactory):
         passwords: Passwords,
         admission: Admission,
         penalties: Penalties,
+        login_delay: LoginDelay,
         recorder: Recorder,
         tls: Callable[[], Any] | None,
         implicit_tls: bool = False,
     ) -> None:
-        self.surroundings = Surroundings(settings, outside, mailboxes, passwords, admission, penalties, recorder)
+        self.surroundings = Surroundings(
+            settings, outside, mailboxes, passwords, admission, penalties, login_delay, recorder
+        )
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.connections: set[Pop3Protocol] = set()
@@ -359,6 +364,7 @@ class Pop3Factory(TwistedServerFactory):
             hostname=config.hostname,
             stls=self.tls is not None,
             cleartext=config.auth.cleartext == "loopback" and is_loopback(client),
+            login_delay_s=math.ceil(config.limits.login_delay),
         )
 
     async def shut_down(self) -> None:

@@ -10,6 +10,7 @@ Reports: failed logins and removed messages to the ledger, local trouble to the 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,11 +19,13 @@ from twisted.logger import Logger
 
 from mailsrv.checks.interfaces import Admission, Penalties
 from mailsrv.checks.login import Denied, Granted, Login
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.config import Config
 from mailsrv.outside.interfaces import Outside
 from mailsrv.pop3 import events, replies
 from mailsrv.pop3.events import Event, Question
 from mailsrv.pop3.maildrop import Maildrop
+from mailsrv.pop3.replies import Refusal
 from mailsrv.pop3.server import ServerConnection
 from mailsrv.store import ledger
 from mailsrv.store.accounts import Directory
@@ -34,6 +37,10 @@ log = Logger()
 
 Flush = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
+
+
+# What no waiting mends: something is there that is no mailbox or no message, or not for us to read (RFC 3206 4).
+_PERMANENT = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 
 
 class Gone(Exception):
@@ -72,6 +79,7 @@ class Surroundings:
     passwords: Passwords
     admission: Admission
     penalties: Penalties
+    login_delay: LoginDelay
     recorder: Recorder
 
 
@@ -135,7 +143,7 @@ class Session:
             self._mailbox.release()
             self._mailbox = None
 
-    def _connection_answer(self, answer: Maildrop | bytes) -> None:
+    def _connection_answer(self, answer: Maildrop | Refusal) -> None:
         if isinstance(answer, Maildrop):
             self._connection.log_in(answer)
         else:
@@ -148,18 +156,22 @@ class Session:
         else:
             self._connection.give_keys(first)
 
-    async def _open(self, outcome: Granted | Denied) -> Maildrop | bytes:
+    async def _open(self, outcome: Granted | Denied) -> Maildrop | Refusal:
         """The maildrop, or the refusal."""
         if isinstance(outcome, Denied):
             return replies.LOGIN_BUSY if outcome is Denied.BUSY else replies.BAD_LOGIN
         account = outcome.account
+        delay = self._with.login_delay
+        if delay.too_soon(account.key):
+            return replies.LOGIN_TOO_SOON
         try:
             self._mailbox = await self._with.mailboxes.open(account.key)
         except InUse:
             return replies.LOGIN_IN_USE
         except OSError as error:
             log.warn("the mailbox of {account} cannot be opened: {error}", account=account.key, error=error)
-            return replies.MAILBOX_TROUBLE
+            return replies.MAILBOX_BROKEN if _is_permanent(error) else replies.MAILBOX_TROUBLE
+        delay.logged_in(account.key)
         return Maildrop(self._mailbox.messages, self._mailbox.messages.octets)
 
     async def _wait(self, seconds: float) -> bool:
@@ -190,7 +202,7 @@ class Session:
             return
         except OSError as error:
             self._trouble(wanted.index, error)
-            self._connection.refuse(replies.MESSAGE_TROUBLE)
+            self._connection.refuse(replies.MESSAGE_BROKEN if _is_permanent(error) else replies.MESSAGE_TROUBLE)
             return
         try:
             await self._send(reader, wanted)
@@ -227,7 +239,7 @@ class Session:
         else:
             self._connection.refuse(answer)
 
-    async def _remove(self, mailbox: MailboxSession, indices: Sequence[int]) -> bytes | None:
+    async def _remove(self, mailbox: MailboxSession, indices: Sequence[int]) -> Refusal | None:
         """None when every message is gone, else the refusal."""
         try:
             removal = await mailbox.remove(indices)
@@ -266,3 +278,7 @@ class Session:
             mailbox=self._mailbox.mailbox,
             error=error,
         )
+
+
+def _is_permanent(error: OSError) -> bool:
+    return error.errno in _PERMANENT or isinstance(error, NotADirectoryError)

@@ -42,7 +42,7 @@ class Record:
     @property
     def lines(self) -> list[str]:
         assert not self.output or self.output.endswith(b"\r\n")
-        return self.output.decode("ascii").split("\r\n")[:-1]
+        return self.output.decode().split("\r\n")[:-1]
 
 
 def settle(connection: ServerConnection, record: Record) -> None:

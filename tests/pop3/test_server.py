@@ -167,5 +167,5 @@ def test_a_password_is_not_shown() -> None:
 
 @pytest.mark.parametrize("text", ["two\r\nlines", "é", "", "x" * 501])
 def test_a_reply_is_one_line_of_ascii(text: str) -> None:
-    with pytest.raises(ValueError, match="printable ASCII"):
+    with pytest.raises(ValueError, match="printable"):
         replies.ok(text)

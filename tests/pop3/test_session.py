@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def test_a_message_that_cannot_be_read_disturbs_nothing(world: World) -> None:
     path = world.folder() / "new" / world.files()[0]
     path.unlink()
     path.symlink_to("/etc/passwd")
-    assert client.say("RETR 1") == "-ERR [SYS/TEMP] the message cannot be read at present\r\n"
+    assert client.say("RETR 1") == "-ERR [SYS/PERM] the message cannot be read, its operator has to look\r\n"
     assert client.say("RETR 2").startswith("+OK")
 
 
@@ -278,19 +279,32 @@ def test_a_client_that_leaves_while_its_mailbox_is_opened_leaves_it_free(world: 
     assert world.connect().log_in().say("STAT").startswith("+OK 2")
 
 
-def test_a_mailbox_that_cannot_be_opened(world: World) -> None:
+def test_a_mailbox_that_is_none_is_a_matter_for_the_operator(world: World) -> None:
     (world.folder("bob")).mkdir(parents=True)
     (world.folder("bob") / "cur").symlink_to(world.folder("alice") / "cur")
-    assert (
-        world.connect().log_in("bob").received.endswith(b"-ERR [SYS/TEMP] the mailbox cannot be opened at present\r\n")
-    )
+    answer = world.connect().log_in("bob").received
+    assert answer.endswith(b"-ERR [SYS/PERM] the mailbox cannot be opened, its operator has to look\r\n")
+
+
+def test_a_disk_that_fails_is_a_matter_of_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(world.outside.filesystem, "list", fail)
+    answer = world.connect().log_in().received
+    assert answer.endswith(b"-ERR [SYS/TEMP] the mailbox cannot be opened at present\r\n")
+    monkeypatch.undo()
+    client = world.connect().log_in()
+    monkeypatch.setattr(world.outside.filesystem, "open", fail)
+    monkeypatch.setattr(world.outside.filesystem, "read_cached", lambda path: None)
+    assert client.say("RETR 1") == "-ERR [SYS/TEMP] the message cannot be read at present\r\n"
 
 
 def test_no_password_in_clear_text_but_from_loopback(world: World) -> None:
     client = world.connect("192.0.2.1")
     for line in ("USER alice@example.org", "PASS x", "AUTH PLAIN"):
         assert client.say(line) == "-ERR passwords are taken under TLS only, use STLS first\r\n"
-    assert "USER" not in client.say("CAPA")
+    assert "\r\nUSER" not in client.say("CAPA")
     never = World(world.root, "")
     assert never.connect("127.0.0.1").say("USER alice@example.org").startswith("-ERR passwords")
 
@@ -341,3 +355,54 @@ def test_a_failure_of_our_own_cuts_the_connection_and_frees_the_mailbox(world: W
     assert not world.factory.connections
     assert len(world.files()) == 2
     assert world.connect().log_in().say("STAT").startswith("+OK 2 ")
+
+
+UMLAUTS = "Subject: Grüße\nFrom: bücher@example.org\n\nKörper\n".encode()
+
+
+@pytest.mark.parametrize("octets", [0, 300_000])
+@pytest.mark.parametrize("cached", [True, False])
+def test_without_utf8_a_header_is_ascii_and_as_long_as_it_was(tmp_path: Path, octets: int, cached: bool) -> None:
+    content = UMLAUTS + b"x" * octets + b"\n"
+    world = World(tmp_path, cached=cached)
+    world.deliver(content)
+    client = world.connect().log_in()
+    whole = client.say("RETR 1")
+    assert whole.startswith(
+        f"+OK {len(crlf(content))} octets\r\nSubject: Gr????e\r\nFrom: b??cher@example.org\r\n\r\nKörper"
+    )
+    assert len(whole.partition("\r\n")[2].encode()) == len(crlf(content)) + len(b".\r\n")
+    assert client.say("TOP 1 0").endswith("\r\nSubject: Gr????e\r\nFrom: b??cher@example.org\r\n\r\n.\r\n")
+    client.say("QUIT")
+    client = world.connect()
+    assert client.say("UTF8") == "+OK UTF-8 is on\r\n"
+    client.log_in()
+    assert client.say("RETR 1").encode() == b"+OK %d octets\r\n%b.\r\n" % (len(crlf(content)), crlf(content))
+    assert client.say("TOP 1 0").endswith("Subject: Grüße\r\nFrom: bücher@example.org\r\n\r\n.\r\n")
+
+
+def test_an_account_may_not_log_in_again_too_soon(tmp_path: Path) -> None:
+    world = World(tmp_path, '[auth]\ncleartext = "loopback"\n[limits]\nlogin_delay = "90s"')
+    too_soon = b"-ERR [LOGIN-DELAY] the last login was too short a time ago\r\n"
+    first = world.connect()
+    assert "\r\nLOGIN-DELAY 90\r\n" in first.say("CAPA")
+    first.log_in()
+    assert "\r\nLOGIN-DELAY 90\r\n" in first.say("CAPA")
+    first.say("QUIT")
+    world.clock.advance(89.0)
+    second = world.connect().log_in()
+    assert second.received.endswith(too_soon)
+    assert world.connect().log_in("bob").received.endswith(b"+OK 0 messages (0 octets)\r\n")
+    world.clock.advance(1.0)
+    assert second.log_in().received.endswith(b"+OK 0 messages (0 octets)\r\n"), "what was refused does not count"
+    wrong = world.connect()
+    assert wrong.say("USER alice@example.org") + wrong.say("PASS wrong") == (
+        "+OK now the password\r\n-ERR [AUTH] the user name or the password is wrong\r\n"
+    )
+
+
+def test_no_login_delay_by_default(world: World) -> None:
+    for _ in range(3):
+        client = world.connect().log_in()
+        assert "LOGIN-DELAY" not in client.say("CAPA")
+        assert client.say("QUIT") == "+OK goodbye\r\n"

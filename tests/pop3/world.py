@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from mailsrv import config
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.mail.address import Address
 from mailsrv.outside.filesystem import Filesystem
 from mailsrv.pop3.protocol import Pop3Factory, Pop3Protocol
@@ -255,6 +256,7 @@ class World:
             Passwords(self.outside),
             self.doorkeeper,
             self.doorkeeper,
+            LoginDelay(lambda: self.settings.config.limits.login_delay, self.outside.reactor.seconds),
             self,
             tls,
         )
