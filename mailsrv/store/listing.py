@@ -5,8 +5,9 @@ what is no regular file or cannot be read is skipped and named in ``Snapshot.pro
 a client gets octet for octet: believed when it stands in a name of ours; a file of another program is read once
 instead, because others write ``W=`` for a file without a final line end differently, and sometimes wrongly.
 
-Mailboxes of 100,000 messages are listed while the reactor's thread works for others.  So there is no call of the
-interpreter's that takes long (one sort of 100,000 names does), and as little Python code for each message as can be.
+Mailboxes of 100,000 messages are listed while the reactor's thread works for others, and wants the interpreter back
+after a few milliseconds.  So there is no single step that takes long, as sorting 100,000 names does, or freeing them,
+and as little Python code for each message as can be.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from __future__ import annotations
 import os
 import re
 from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
-from typing import TypeVar
 
 from mailsrv.outside.interfaces import IFilesystem
 from mailsrv.store import uidls
@@ -25,14 +26,13 @@ from mailsrv.store.maildir import OWN, Places, names_in, unique_part
 from mailsrv.store.reading import measure
 from mailsrv.store.snapshot import Snapshot
 
-_BLOCK = 4096
+_BLOCK = 1024
+_SAMPLE = 32  # of so many names one is looked at to divide all of them into blocks
 _REGULAR = re.compile(r"[0-9]{10}\.")
 _RECORD = re.compile(rf"(?<![^\0])[nc]{OWN}(?::[^\0]*)?\0")
 _ONE = re.compile(rf"[nc]{OWN}(?::.*)?", re.DOTALL)
 _UIDL_LENGTH = 70
 _LATEST = 9_999_999_999
-
-T = TypeVar("T")
 
 
 def scan(filesystem: IFilesystem, path: str, known: Mapping[str, int] | None = None) -> Snapshot:
@@ -42,15 +42,17 @@ def scan(filesystem: IFilesystem, path: str, known: Mapping[str, int] | None = N
     folders is something else.
     """
     given = uidls.read(filesystem, path)
-    items = _in_order(filesystem, path)
+    blocks = _in_order(filesystem, path)
     scan = _Scan(filesystem, path, known or {}, given, frozenset())
-    snapshot = scan.run(items)
-    if not scan.doubled:
-        return snapshot
-    # A file that another program moved or re-flagged while the folders were listed shows up twice; so does a copy.
-    parts = Counter(unique_part(record[1:]) for block in _blocks(items) for record in _records(block))
-    doubled = frozenset(part for part, count in parts.items() if count > 1)
-    return _Scan(filesystem, path, known or {}, given, doubled).run(items)
+    snapshot = scan.run(blocks)
+    if scan.doubled:
+        # A file that another program moved or re-flagged while the folders were listed shows up twice; so does a copy.
+        parts = Counter(unique_part(record[1:]) for block in blocks for record in _records(block))
+        doubled = frozenset(part for part, count in parts.items() if count > 1)
+        snapshot = _Scan(filesystem, path, known or {}, given, doubled).run(blocks)
+    while blocks:
+        blocks.pop()
+    return snapshot
 
 
 class _Scan:
@@ -74,23 +76,23 @@ class _Scan:
         self._taken: set[str] = set()  # unique-ids
         self._renamed: set[str] = set()  # unique parts of messages with another unique-id
         self._names: list[bytes] = []
-        self._lengths = array("I")
+        self._starts = array("I")
+        self._octets = 0  # of the names
         self._sizes = array("Q")
         self._measured = array("I")
         self._uidls: dict[int, str] = {}
         self._problems: list[str] = []
 
-    def run(self, items: Sequence[str]) -> Snapshot:
-        for block in _blocks(items):
+    def run(self, blocks: list[list[str]]) -> Snapshot:
+        for block in blocks:
             records = _records(block)
             if not self._all_own(records):
                 self._one_by_one(records)
-        starts = array("I", [0])
-        starts.extend(accumulate(self._lengths))
-        starts.pop()
-        octets = sum([sum(block) for block in _blocks(self._sizes)])
+        while self._taken:
+            self._taken.pop()
         names = b"".join(self._names)
-        return Snapshot(names, starts, self._sizes, octets, self._measured, self._uidls, tuple(self._problems))
+        octets = sum(self._sizes)
+        return Snapshot(names, self._starts, self._sizes, octets, self._measured, self._uidls, tuple(self._problems))
 
     def _all_own(self, records: list[str]) -> bool:
         """Take a block of files that all have names of ours and nothing else about them; False when it is none."""
@@ -135,7 +137,9 @@ class _Scan:
         else:
             lengths = [len(os.fsencode(record)) + 1 for record in records]
         self._names.append(names)
-        self._lengths.extend(lengths)
+        starts = list(accumulate(lengths, initial=self._octets))
+        self._octets = starts.pop()
+        self._starts.extend(starts)
         self._sizes.extend(sizes)
 
     def _is_there(self, path: str) -> bool:
@@ -182,22 +186,41 @@ class _Scan:
             self._uidls[len(self._sizes)] = identifier
 
 
-def _in_order(filesystem: IFilesystem, path: str) -> Sequence[str]:
-    """Every file as ``name/n`` or ``name/c``, in the order of delivery.
+def _in_order(filesystem: IFilesystem, path: str) -> list[list[str]]:
+    """Every file as ``name/n`` or ``name/c``, in the order of delivery, in blocks.
 
     Nearly all names begin with the seconds since 1970, in ten digits; others get those in front, and a slash.
     """
     runs: list[list[str]] = []
     # new before cur: mail moves in that direction, so it is not missed on its way.
     for folder in ("new", "cur"):
-        for block in _blocks(names_in(filesystem, path, folder)):
-            run = [f"{name if _REGULAR.match(name) else _dated(name)}/{folder[0]}" for name in block]
+        names = names_in(filesystem, path, folder)
+        while names:
+            run = [f"{name if _REGULAR.match(name) else _dated(name)}/{folder[0]}" for name in names[-_BLOCK:]]
+            del names[-_BLOCK:]
             run.sort()
             runs.append(run)
-    while len(runs) > 1:
-        # Sorting what is two sorted runs is merging them.
-        runs = [sorted(runs[n] + runs[n + 1]) if n + 1 < len(runs) else runs[n] for n in range(0, len(runs), 2)]
-    return runs[0] if runs else []
+    return runs if len(runs) < 2 else _divided(runs)
+
+
+def _divided(runs: list[list[str]]) -> list[list[str]]:
+    """What is in sorted runs, sorted through all of them: cut at the same places, and what belongs together joined."""
+    samples: list[str] = []
+    for run in runs:
+        samples += run[::_SAMPLE]
+    samples.sort()
+    blocks: list[list[str]] = [[] for _ in range(0, len(samples), _BLOCK // _SAMPLE)]
+    edges = samples[_BLOCK // _SAMPLE :: _BLOCK // _SAMPLE]
+    for run in runs:
+        start = 0
+        for block, edge in zip(blocks, edges, strict=False):
+            stop = bisect_left(run, edge, start)
+            block += run[start:stop]
+            start = stop
+        blocks[-1] += run[start:]
+    for block in blocks:
+        block.sort()
+    return [block for block in blocks if block]
 
 
 def _dated(name: str) -> str:
@@ -206,11 +229,6 @@ def _dated(name: str) -> str:
     return f"{min(number, _LATEST):010}./{name}"
 
 
-def _records(items: Sequence[str]) -> list[str]:
+def _records(items: list[str]) -> list[str]:
     """As in ``Snapshot.names``, without the NUL."""
     return [item[-1] + item[item.rfind("/", 0, -2) + 1 : -2] for item in items]
-
-
-def _blocks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _BLOCK):
-        yield items[start : start + _BLOCK]
