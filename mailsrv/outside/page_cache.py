@@ -23,29 +23,39 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HOW = struct.pack("QQQ", _FLAGS, 0, _RESOLVE_CACHED)
 
 
+def works() -> bool:
+    """Whether this kernel can say at all what is in memory."""
+    if sys.platform != "linux" or not hasattr(os, "RWF_NOWAIT") or os.uname().machine == "alpha":
+        return False
+    descriptor = _openat2()(_OPENAT2, _AT_FDCWD, b"/", _HOW, len(_HOW))
+    if descriptor >= 0:
+        os.close(descriptor)
+    return bool(descriptor >= 0)
+
+
+def _openat2() -> Any:
+    syscall = ctypes.CDLL(None).syscall
+    syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+    syscall.restype = ctypes.c_long
+    return syscall
+
+
 class PageCache:
     """For one thread; ``most`` octets is the largest file that is looked for."""
 
     def __init__(self, most: int) -> None:
         self._buffer = bytearray(most + 1)
         self._view = memoryview(self._buffer)
-        self._syscall: Any = None
-        if sys.platform == "linux" and hasattr(os, "RWF_NOWAIT") and os.uname().machine != "alpha":
-            self._syscall = ctypes.CDLL(None).syscall
-            self._syscall.argtypes = (
-                ctypes.c_long,
-                ctypes.c_int,
-                ctypes.c_char_p,
-                ctypes.c_char_p,
-                ctypes.c_size_t,
-            )
-            self._syscall.restype = ctypes.c_long
+        self._syscall = _openat2() if works() else None
 
     def read(self, path: str) -> bytes | None:
         """All of a regular file of at most ``most`` octets that is in memory; None otherwise, whatever the reason."""
         if self._syscall is None:
             return None
-        descriptor = self._syscall(_OPENAT2, _AT_FDCWD, os.fsencode(path), _HOW, len(_HOW))
+        name = os.fsencode(path)
+        if b"\0" in name:
+            return None  # C would read up to there
+        descriptor = self._syscall(_OPENAT2, _AT_FDCWD, name, _HOW, len(_HOW))
         if descriptor < 0:
             return None
         try:

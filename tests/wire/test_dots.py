@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailsrv.wire.dots import LineCheck, Stuffer, Unstuffer
+from mailsrv.wire.dots import LineCheck, Stuffer, Unstuffer, stuffed
 
 PIECES = [b"\r\n", b".", b"\r", b"\n", b"a", b"\r\n.", b"..", b"\r\n.\r", b".\r\n", b"text"]
 STREAMS = st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join)
@@ -138,3 +138,10 @@ def test_a_cr_at_the_edge_of_a_piece_is_no_flaw_yet() -> None:
     check.feed(b"b\r")
     check.feed(b"c")
     assert check.flawed
+
+
+@given(st.lists(st.sampled_from([b".", b"..", b"a", b"\r", b"\r\n", b".\r\n"]), max_size=20).map(b"".join))
+def test_a_whole_message_is_stuffed_as_its_pieces_are(content: bytes) -> None:
+    content = content and content + b"\r\n"
+    stuffer = Stuffer()
+    assert stuffed(content) == stuffer.feed(content) + stuffer.finish()
