@@ -39,6 +39,8 @@ Flush = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
 
 
+TOLD_AT_ONCE = 500  # events of removed messages that are made in one turn
+
 # What no waiting mends: something is there that is no mailbox or no message, or not for us to read (RFC 3206 4).
 _PERMANENT = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 
@@ -248,22 +250,22 @@ class Session:
             return replies.UPDATE_TROUBLE
         for problem in removal.problems:
             log.error("{problem}", problem=problem)
-        await self._tell(
-            [
-                LedgerEvent(
-                    ledger.DELETED,
-                    address=mailbox.mailbox,
-                    client=self._peer_ip,
-                    reason="the client deleted it",
-                    rule="RFC 1939 6",
-                    detail=name,
-                )
-                for name in removal.names
-            ]
-        )
+        for start in range(0, len(removal.names), TOLD_AT_ONCE):
+            await self._tell(mailbox.mailbox, removal.names[start : start + TOLD_AT_ONCE])
         return replies.UPDATE_TROUBLE if removal.problems else None
 
-    async def _tell(self, told: Sequence[LedgerEvent]) -> None:
+    async def _tell(self, mailbox: str, names: Sequence[str]) -> None:
+        told = [
+            LedgerEvent(
+                ledger.DELETED,
+                address=mailbox,
+                client=self._peer_ip,
+                reason="the client deleted it",
+                rule="RFC 1939 6",
+                detail=name,
+            )
+            for name in names
+        ]
         try:
             await self._with.recorder.record_all(told)
         except Exception:

@@ -55,7 +55,8 @@ class MailStore:
         self._settled = settled
         self._worker = outside.worker("mailboxes", THREADS)
         self._open: set[str] = set()
-        self._snapshots: dict[str, Snapshot] = {}  # by mailbox, the one used last at the end
+        self._snapshots: dict[str, tuple[Snapshot, int]] = {}  # with its memory; the one used last at the end
+        self._remembered = 0  # octets of them
 
     async def open(self, mailbox: str) -> MailboxSession:
         """Take ``mailbox`` (the key of its account) and read it: InUse; OSError when it cannot be read.
@@ -67,7 +68,7 @@ class MailStore:
         self._open.add(mailbox)
         path = f"{self._root}/{mailbox_path(mailbox)}"
         try:
-            known = self._snapshots.pop(mailbox, None)
+            known = self._forget(mailbox) if mailbox in self._snapshots else None
             snapshot = await self._worker.call(_snapshot, self._filesystem, path, known, self._wall())
         except BaseException:
             self._open.discard(mailbox)
@@ -84,10 +85,16 @@ class MailStore:
     def _remember(self, mailbox: str, snapshot: Snapshot) -> None:
         if not len(snapshot):
             return  # listed again in no time
-        self._snapshots[mailbox] = snapshot
-        total = sum([kept.memory for kept in self._snapshots.values()])
-        while total > REMEMBERED_OCTETS:
-            total -= self._snapshots.pop(next(iter(self._snapshots))).memory
+        memory = snapshot.memory
+        self._snapshots[mailbox] = (snapshot, memory)
+        self._remembered += memory
+        while self._remembered > REMEMBERED_OCTETS:
+            self._forget(next(iter(self._snapshots)))
+
+    def _forget(self, mailbox: str) -> Snapshot:
+        snapshot, memory = self._snapshots.pop(mailbox)
+        self._remembered -= memory
+        return snapshot
 
 
 class MailboxSession:
@@ -125,10 +132,7 @@ class MailboxSession:
         if settled is not None:
             await settled
         store = self._store
-        removed, problems = await store._worker.call(
-            _remove, store._filesystem, self._path, self.messages, tuple(indices)
-        )
-        return Removal(tuple(entry.name for entry in removed), tuple(problems))
+        return await store._worker.call(_remove, store._filesystem, self._path, self.messages, tuple(indices))
 
     def release(self) -> None:
         """Give the mailbox back; harmless when done twice."""
@@ -180,10 +184,9 @@ def _begin(places: Places, entry: Entry, lines: int | None) -> tuple[Reading, by
     return reading, chunk
 
 
-def _remove(
-    filesystem: IFilesystem, path: str, snapshot: Snapshot, indices: Sequence[int]
-) -> tuple[list[Entry], list[str]]:
-    return maildir.remove(filesystem, path, snapshot.entries(indices))
+def _remove(filesystem: IFilesystem, path: str, snapshot: Snapshot, indices: Sequence[int]) -> Removal:
+    removed, problems = maildir.remove(filesystem, path, snapshot.entries(indices))
+    return Removal(tuple([entry.name for entry in removed]), tuple(problems))
 
 
 def _snapshot(filesystem: IFilesystem, path: str, known: Snapshot | None, now: float) -> Snapshot:

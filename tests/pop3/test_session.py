@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailsrv.pop3 import session
 from mailsrv.store.accounts import Directory
 from tests.pop3.world import PASSWORD, World
 from tests.worlds.worker import HeldWorker
@@ -106,6 +107,18 @@ def test_deletion_happens_at_quit(world: World) -> None:
     [event] = world.ledger
     assert (event.kind, event.address, event.client) == ("deleted", "alice@example.org", "127.0.0.1")
     assert first.startswith(event.detail + ",")
+
+
+def test_every_removal_is_told_however_many_there_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "TOLD_AT_ONCE", 2)
+    for n in range(5):
+        world.deliver(b"%d\n" % n)
+    client = world.connect().log_in()
+    for n in range(1, 8):
+        client.say(f"DELE {n}")
+    assert client.say("QUIT") == "+OK goodbye\r\n"
+    assert world.files() == []
+    assert len({event.detail for event in world.ledger}) == 7
 
 
 def test_rset_takes_marks_back(world: World) -> None:
