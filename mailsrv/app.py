@@ -23,6 +23,7 @@ from mailsrv.checks.admission import Admission
 from mailsrv.checks.bursts import Bursts
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.clients import is_within
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
@@ -144,6 +145,7 @@ class Server:
 
         admission = Admission(lambda: settings.config.limits, self._passwords.homes.knows_network)
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds, self._passwords.homes.knows)
+        login_delay = LoginDelay(lambda: settings.config.limits.login_delay, reactor.seconds)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
         self._bursts = Bursts(lambda: settings.config.limits.first_time_recipients, self.database, outside.wall)
         house = House(
@@ -166,8 +168,8 @@ class Server:
             return SmtpFactory(house, admission, kind, certificate, implicit_tls)
 
         def pop3(implicit_tls: bool = False) -> Pop3Factory:
-            shared = (settings, outside, self._mailboxes, self._passwords, admission, penalties, self._recorder)
-            return Pop3Factory(*shared, lambda: certificate, implicit_tls)
+            shared = (settings, outside, self._mailboxes, self._passwords, admission, penalties, login_delay)
+            return Pop3Factory(*shared, self._recorder, lambda: certificate, implicit_tls)
 
         self._factories: dict[str, SmtpFactory | Pop3Factory] = {
             "smtp": smtp("smtp"),

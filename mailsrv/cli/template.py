@@ -133,6 +133,9 @@ state = {state}
 # How long one message may take in all, from MAIL to its end.
 #transaction_time = "1h"
 
+# How long an account has to wait after a login by POP3 until the next, such as "1m"; "" is no time.
+#login_delay = ""
+
 # Delays after failed logins and errors, for each client address.
 #penalties = true
 
