@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mailsrv.relay import lookout, window
 from mailsrv.relay.limit import MOST, REFUSALS
 from mailsrv.relay.lookout import BECAME_DUE
 from mailsrv.relay.window import IN_ALL, LANE
@@ -273,3 +274,26 @@ def test_what_becomes_due_is_found_by_its_time(world: QueueWorld) -> None:
     world.advance(20)
     assert all_delivered(world)
     assert len(world.agent.jobs) == 3 * BECAME_DUE
+
+
+@pytest.mark.parametrize(("name", "value"), [("PAIRS", 30), ("KNOWN", 20), ("LANE", 10), ("IN_ALL", 12)])
+def test_however_small_the_window_is_everything_is_found_again(
+    world: QueueWorld, monkeypatch: pytest.MonkeyPatch, name: str, value: int
+) -> None:
+    monkeypatch.setattr(window, "SPARE", 5)
+    monkeypatch.setattr(window, name, value)
+    if name == "LANE":
+        monkeypatch.setattr(lookout, name, value)
+    world.agent.slow.update(f"domain{n}.example" for n in range(60))
+    world.fill(600, destination="'domain' || (more % 90) || '.example'", lane="'lane' || more % 7")
+    for n in range(100):
+        world.submit(f"user@domain{n}.example", sender=f"sender@lane{n % 11}.example")
+    world.advance(3)
+    while world.agent.slow:
+        world.agent.slow.pop()
+        world.agent.finish()
+        world.advance(0.5)
+    world.advance(25)  # before a look would find it anyway
+    assert all_delivered(world)
+    assert len(world.agent.jobs) == 700
+    assert not (world.queue.window.pairs or world.queue.window.lanes)
