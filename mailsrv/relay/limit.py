@@ -1,9 +1,9 @@
 """How many attempts one destination gets at a time, by what the attempts before have told of it.  Pure.
 
 A destination begins with one attempt.  The first sign of life allows a second, and from there on each attempt that goes
-well one more (slow start), until a brake: the server says 421 or asks for less, or connections fail beside others that
-work.  A brake halves, once for all attempts that were under way together; afterwards the limit grows by one in the time
-in which all of its attempts go well once.  It is never less than one.
+well one more (slow start), until a brake: the server says 421 or asks for less in known words (``remedies.py``), or
+connections fail beside others that work.  A brake halves, once for all attempts that were under way together; afterwards
+the limit grows by one in the time in which all of its attempts go well once.  It is never less than one.
 
 A destination none of whose servers answers is down, and so is one that has sent us away REFUSALS times in a row, one
 attempt at a time: one attempt then finds out whether it still is, for all that was due when it began (``Failure``);
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailsrv.mail.outcome import Outcome, Result
+from mailsrv.relay.remedies import Action, remedy_for
 
 MOST: Final = 20  # attempts at one destination at a time
 STALLED_S: Final = 30.0  # an attempt that shows no life for so long is no reason to keep others waiting
@@ -56,9 +57,12 @@ def said(outcomes: Sequence[Outcome], alive: bool, seconds: float) -> Said:
 
 
 def _asks_for_less(outcome: Outcome) -> bool:
-    return outcome.result is Result.DEFERRED and (
-        outcome.answer.startswith("421") or (bool(outcome.answer) and outcome.status in _BUSY)
-    )
+    if not outcome.answer:
+        return False
+    if outcome.result is Result.DEFERRED and (outcome.answer.startswith("421") or outcome.status in _BUSY):
+        return True
+    remedy = remedy_for(outcome.answer)
+    return remedy is not None and remedy.action is Action.SLOW_DOWN
 
 
 def _network(outcome: Outcome) -> bool:

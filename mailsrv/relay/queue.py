@@ -301,8 +301,10 @@ class QueueRunner:
         what = said(outcomes, item.alive, now - item.started)
         failure = None
         if what in (Said.UNREACHABLE, Said.SLOW_DOWN) and not item.alive:
-            deferred = next(outcome for outcome in outcomes if outcome.result is Result.DEFERRED)
-            failure = Failure(item.begun, now, queue_id.text(item.queued.id), deferred)
+            deferred = next((outcome for outcome in outcomes if outcome.result is Result.DEFERRED), None)
+            # What was refused for good says nothing for others.
+            if deferred is not None:
+                failure = Failure(item.begun, now, queue_id.text(item.queued.id), deferred)
         self.window.ended(item, what, now, failure)
         self._begin()
         return outcomes
