@@ -2,7 +2,7 @@
 
 A destination begins with one attempt.  The first sign of life allows a second, and from there on each attempt that goes
 well one more (slow start), until a brake: the server says 421 or asks for less in known words (``remedies.py``), or
-connections fail beside others that work.  A brake halves, once for all attempts that were under way together; afterwards
+connections fail beside others that work.  A brake halves, once for all attempts that were under way together; then
 the limit grows by one in the time in which all of its attempts go well once.  It is never less than one.
 
 A destination none of whose servers answers is down, and so is one that has sent us away REFUSALS times in a row, one

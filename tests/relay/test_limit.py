@@ -12,9 +12,6 @@ GREYLISTED = Outcome(Result.DEFERRED, "4.7.1", "not now", "451 4.7.1 greylisted"
 BUSY = Outcome(Result.DEFERRED, "4.7.0", "not now", "421 4.7.0 too many connections")
 FLOOD = Outcome(Result.DEFERRED, "4.7.28", "not now", "450 4.7.28 slow down")
 SLOWLY = Outcome(Result.DEFERRED, "4.7.0", "not now", "451 4.7.1 Too many messages, slow down")
-TOO_MUCH = Outcome(
-    Result.FAILED, "5.7.28", "no", "550 5.7.28 There is an unusual rate of unsolicited mail originating from your IP"
-)
 REFUSED = Outcome(Result.FAILED, "5.1.1", "no", "550 who?")
 SILENT = Outcome(Result.DEFERRED, "4.4.1", "no connection")
 NO_DNS = Outcome(Result.DEFERRED, "4.4.3", "DNS does not answer")
@@ -34,7 +31,6 @@ NOWHERE = Outcome(Result.FAILED, "5.1.2", "no such domain")
         ([BUSY], False, 1, Said.SLOW_DOWN),
         ([GREYLISTED, FLOOD], False, 1, Said.SLOW_DOWN),
         ([SLOWLY], False, 1, Said.SLOW_DOWN),  # by words that are known
-        ([TOO_MUCH], False, 1, Said.SLOW_DOWN),
         ([SILENT], False, 1, Said.UNREACHABLE),
         ([SILENT, SILENT], False, 30, Said.UNREACHABLE),
         ([NO_DNS], False, 5, Said.UNREACHABLE),
