@@ -217,7 +217,7 @@ def test_keys_that_are_named_exist(page: Path) -> None:
 
 
 def test_standards_name_modules_and_tests_that_exist() -> None:
-    for line in (DOCS / "developer/standards.rst").read_text().splitlines():
+    for line in (DOCS / "standards.rst").read_text().splitlines():
         for name in re.findall(r"``([\w/.-]+)``", line):
             if name.endswith("/") or name == "tests":
                 continue
@@ -228,7 +228,7 @@ def test_rows_of_standards_have_what_they_say() -> None:
     """What is done has a module and tests."""
     rows = [
         line
-        for line in (DOCS / "developer/standards.rst").read_text().splitlines()
+        for line in (DOCS / "standards.rst").read_text().splitlines()
         if re.match(r"[0-9]{4}.* (yes|partial|no)( |$)", line)
     ]
     assert len(rows) > 50
@@ -238,7 +238,7 @@ def test_rows_of_standards_have_what_they_say() -> None:
 
 
 def offered(of_what: str) -> set[str]:
-    text = (DOCS / "developer/standards.rst").read_text()
+    text = (DOCS / "standards.rst").read_text()
     found = re.search(rf"What {of_what} offers[^:]*: (.*?)\.(?:\s|$)", text, re.DOTALL)
     assert found
     return set(re.findall(r"\b[A-Z0-9][A-Z0-9-]{2,}\b", found[1])) - {"TLS"}
