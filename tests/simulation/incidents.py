@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+_UNSEEN_S = 61.0  # the program looks at the clock once a minute
+
+
 class Incidents:
     """``lasted`` lists from when to when (seconds) something kept the program from its work."""
 
@@ -26,6 +29,7 @@ class Incidents:
         self._world = world
         self._always = always
         self._locks: list[sqlite3.Connection] = []
+        self._jumped_at = -_UNSEEN_S
         self.lasted: list[tuple[float, float]] = []
 
     def arrange(self) -> None:
@@ -53,6 +57,10 @@ class Incidents:
             self._at(when, self._stop)
         for when in faults.moments:
             self._at(when, world.crash)
+
+    def jumped_lately(self) -> bool:
+        """Whether the clock has gone forward and the program may not have looked at it since."""
+        return self._world.timeline.now - self._jumped_at < _UNSEEN_S
 
     def heal(self) -> None:
         self._unlock()
@@ -90,6 +98,9 @@ class Incidents:
     def _jump(self, seconds: float) -> None:
         self._world.machine.clock_offset_s += seconds
         self.lasted.append((self._world.timeline.now, self._world.timeline.now))
+        if seconds > 0:
+            self._jumped_at = self._world.timeline.now
+            self._world.time_lost = self._world.time_lost or not self._world.machine.life.alive
 
     # A program that backs the database up, or looks into it with a transaction that it forgets to end.
 

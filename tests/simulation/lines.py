@@ -99,6 +99,12 @@ class Conversation(Protocol):
         """Whether the other side has read all that was sent, and something was since ``sent`` had this value."""
         return self._socket is not None and self._socket.sent > since and self._socket.unread == 0
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether the other side has closed its socket or is dead, even if nobody tells us."""
+        peer = self._socket.peer if self._socket is not None else None
+        return peer is None or peer.closed or not peer.life.alive
+
     def stop_reading(self) -> None:
         if self.transport is not None and not self.gone:
             self.transport.pauseProducing()  # type: ignore[attr-defined]

@@ -101,7 +101,7 @@ class SimulatedSocket:
         self.broken = False
         self._inbox = bytearray()
         self._eof = False
-        self._closed = False
+        self.closed = False
         self._write_shut = False
         self._linger = True
         self.sent = 0  # octets so far
@@ -128,7 +128,7 @@ class SimulatedSocket:
         assert not flag
 
     def fileno(self) -> int:
-        return -1 if self._closed else 3
+        return -1 if self.closed else 3
 
     def getsockname(self) -> Place:
         return self.local
@@ -148,7 +148,7 @@ class SimulatedSocket:
         if not data:
             return 0  # Twisted asks so before it closes
         self.life.step("network: send")
-        if self.broken or self._closed or self._write_shut or self.link is None:
+        if self.broken or self.closed or self._write_shut or self.link is None:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         room = self.link.window - self.unread
         if room <= 0:
@@ -180,9 +180,9 @@ class SimulatedSocket:
         self._write_shut = True
 
     def close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if self.peer is None:
             return
         if self._inbox or not self._linger:
@@ -249,7 +249,7 @@ class SimulatedSocket:
         self.timeline.at(self.timeline.now + self.link.latency_s, peer.life, function, *args)
 
     def _arrive(self, octets: bytes) -> None:
-        if self._closed:
+        if self.closed:
             if self.peer is not None:
                 self._later(self.peer, self.peer.reset)
             return
@@ -266,7 +266,7 @@ class SimulatedSocket:
         self._poll()
 
     def _poll(self) -> None:
-        if self.connection is not None and not self._closed:
+        if self.connection is not None and not self.closed:
             self.connection.simulated_reactor.poll(self.connection)
 
 

@@ -29,7 +29,7 @@ class Sink:
 
     ``refused`` names recipients that never exist.  ``most_recipients`` and ``most_messages`` are what it takes in a
     transaction and over a connection.  ``login`` is the user and the password that it asks for.  ``complaints`` are of
-    what RFC 5321 does not allow it to be sent; ``connections`` counts those so far, ``open`` those of the moment.
+    what RFC 5321 does not allow it to be sent; ``connections`` counts those so far.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Sink:
         self.complaints: list[str] = []
         self.happened: list[str] = []  # the faults, in order
         self.connections = 0
-        self.open: set[Conversation] = set()
+        self._open: set[Conversation] = set()
         self.on_connected: Callable[[], None] = lambda: None
         for interface in ("", "::"):
             factory: IProtocolFactory = Conversations(self._conversation)
@@ -68,11 +68,16 @@ class Sink:
 
     def _conversation(self) -> Conversation:
         self.connections += 1
-        conversation = Conversation(self.reactor, on_lost=lambda: self.open.discard(conversation))
-        self.open.add(conversation)
+        conversation = Conversation(self.reactor, on_lost=lambda: self._open.discard(conversation))
+        self._open.add(conversation)
         self.on_connected()
         conversation.made().addCallback(lambda made: Deferred.fromCoroutine(self._serve(made)))
         return conversation
+
+    @property
+    def open(self) -> int:
+        """Connections that the other side has not closed."""
+        return sum(not conversation.abandoned for conversation in self._open)
 
     async def _serve(self, conversation: Conversation) -> None:
         session = SinkSession(self, conversation)

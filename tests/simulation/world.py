@@ -153,6 +153,7 @@ class World:
         self.complaints: list[str] = []  # of clients and sinks
         self.ends: list[float] = []  # when the machine stopped, by a crash or in order
         self.in_order: set[float] = set()  # those of them that were in order
+        self.time_lost = False  # the clock went forward and the program cannot have seen it
         self.healed = False
         self.most_open = 0  # connections to all sinks at a time
         self._always = Life("world")
@@ -200,7 +201,7 @@ class World:
         return sink
 
     def _count_connections(self) -> None:
-        self.most_open = max(self.most_open, sum(len(sink.open) for sink in self.sinks.values()))
+        self.most_open = max(self.most_open, sum(sink.open for sink in self.sinks.values()))
 
     def _behave(self, sink: Sink, behaviour: Behaviour) -> None:
         if self.outgoing and not self.healed:
@@ -250,6 +251,7 @@ class World:
 
     def _died(self) -> None:
         self.ends.append(self.timeline.now)
+        self.time_lost = self.time_lost or self.incidents.jumped_lately()
         self.timeline.bury((self.server, self.outside))
         self.complaints += judge.after_crash(self)
         delay = self.rng.choice((0.0, 1.0, 40.0)) + self.rng.random()
