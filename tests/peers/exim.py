@@ -110,7 +110,7 @@ class Exim:
     def _write(self, found: str) -> dict[Path, Path]:
         user = pwd.getpwnam(_USER)
         directory = self._directory
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         # All where its user can come.
         shutil.copy(found, directory / "exim4")
         for source, name in ((self._certificate, "cert.pem"), (self._key, "key.pem")):

@@ -131,7 +131,13 @@ class Internet:
             "smtpd_tls_received_header": "yes",
         }
         self.postfix = Postfix(
-            self._directory / "postfix", "example.net", settings=settings, tuned=True, port=25, interface=""
+            self._directory / "postfix",
+            "example.net",
+            routes={"example.org": f"{US[0]}:25"},
+            settings=settings,
+            tuned=True,
+            port=25,
+            interface="",
         )
         self._ends.append(lambda: self.in_postfix(self.postfix.stop))
         self.in_postfix(self.postfix.start)
@@ -248,6 +254,7 @@ class Internet:
             for row in json.loads(done.stdout)
             if row["message_id"] == identifier
             for recipient in row["recipients"]
+            if recipient["state"] == "queued"
         ]
 
     def why(self, name: str) -> str:

@@ -54,13 +54,15 @@ def test_awkward_content_arrives_byte_for_byte(internet: Internet, peer: Postfix
     name, content = _awkward(peer, kind)
     sent = internet.send(name, [f"carol@{_domain(peer)}"], content)
     whole = sent if sent.endswith(b"\r\n") else sent + b"\r\n"
+    if kind == "no body" and isinstance(peer, Exim):
+        whole += b"\r\n"  # it ends every header
     assert internet.arrived(peer, name) == [whole]
 
 
 @pytest.mark.parametrize("kind", ["dots", "long lines", "utf8", "large"])
 def test_long_content_arrives_byte_for_byte(internet: Internet, peer: Postfix | Exim, kind: str) -> None:
     """ "large" has 20 MB."""
-    name = f"{kind}.{_domain(peer)}"
+    name = f"long.{kind}.{_domain(peer)}"
     marker = b"<%s@" % kind.replace(" ", ".").encode()
     content = SAMPLES[kind].replace(marker, b"<%s@" % name.replace(" ", ".").encode(), 1)
     internet.send(name, [f"carol@{_domain(peer)}"], content)
@@ -83,9 +85,9 @@ def test_tls_is_used_and_told(internet: Internet, peer: Postfix | Exim) -> None:
 def test_each_recipient_has_an_end_of_its_own(internet: Internet, peer: Postfix | Exim) -> None:
     name, domain = f"half {_domain(peer)}", _domain(peer)
     internet.send(name, [f"carol@{domain}", f"nobody@{domain}", f"dave@{domain}"])
-    copies = internet.arrived(peer, name, 1 if isinstance(peer, Exim) else 2)
+    copies = internet.arrived(peer, name, 2)
     assert len(set(copies)) == 1
-    assert internet.status(name) == "5.1.1" if isinstance(peer, Postfix) else internet.status(name).startswith("5.")
+    assert internet.status(name) == ("5.1.1" if isinstance(peer, Postfix) else "5.0.0")  # Exim gives no status
     report = internet.report(name).as_string()
     assert f"nobody@{domain}" in report
     assert "no such user here" in report
@@ -106,12 +108,13 @@ def test_greylisting_is_waited_for(internet: Internet) -> None:
 
 @pytest.mark.parametrize("options", [("NOTIFY=SUCCESS,FAILURE",), ("NOTIFY=SUCCESS", "ORCPT=rfc822;carol@example.com")])
 def test_success_is_reported_by_the_receiver(internet: Internet, options: Sequence[str]) -> None:
-    """It knows DSN, so telling is its part (RFC 3461 5.2.2) and ours is silence."""
+    """It knows DSN, so telling is its part (RFC 3461 5.2.2) and we are silent."""
     name = f"notify.{len(options)}"
     internet.send(name, ["carol@example.net"], options=options)
     internet.arrived(internet.postfix, name)
-    wait_until(lambda: "delivered" in internet.why(name), 10, "the end", every_s=0.2)
-    assert internet.told(name) == []
+    internet.report(name, "delivered")
+    (report,) = internet.told(name)
+    assert "Reporting-MTA: dns; postfix.example.net" in report.as_string()
 
 
 def test_failure_is_not_reported_to_who_does_not_want_it(internet: Internet) -> None:
