@@ -53,7 +53,7 @@ class SinkSession:
         self._tls = sink.implicit_tls
         self._logged_in = False
         self._unheard: list[Received] = []
-        self._before = 0  # what had been sent before the answer to the latest of them
+        self._before = 0  # how much had been sent before the end of the latest answer
 
     async def run(self) -> None:
         if await self._fault(GREETING):
@@ -283,25 +283,22 @@ class SinkSession:
         """The message is here, whole; what we answer, and whether we keep it, are two things."""
         self._check(content)
         fault = self._sink.strikes(DOT)
-        refused = fault.isdigit()
-        if not refused:
-            received = Received(
-                self._sender or "",
-                tuple(self._recipients),
-                content,
-                False,
-                self._sink.reactor.seconds(),
-                self._tls,
-                "8BITMIME" in self._offered(),
-            )
+        received = Received(
+            self._sender or "",
+            tuple(self._recipients),
+            content,
+            False,
+            self._sink.reactor.seconds(),
+            self._tls,
+            "8BITMIME" in self._offered(),
+        )
+        if not fault.isdigit():
             self._sink.messages.append(received)
-            if not fault:
-                self._unheard.append(received)
-                self._before = self._conversation.sent
         self._transactions += 1
         self._reset()
         if not await self._apply(fault):
             await self._answer("250 2.0.0 taken")
+            self._unheard.append(received)
 
     def _check(self, content: bytes) -> None:
         if re.search(rb"\r(?!\n)|(?<!\r)\n|\x00", content):
@@ -367,6 +364,7 @@ class SinkSession:
             self._conversation.send(octets[:1])
             octets = octets[1:]
             await self._conversation.pause(self._sink.behaviour.octet_s)
+        self._before = self._conversation.sent
         self._conversation.send(octets)
 
     def _complain(self, complaint: str) -> None:
