@@ -25,6 +25,8 @@ from mailsrv.checks.clients import is_within
 from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
+from mailsrv.dkim.publication import Publication
+from mailsrv.dkim.signer import Signer
 from mailsrv.outside.interfaces import Answer, IFilesystem, IResolver, Outside
 from mailsrv.outside.proxied import ProxiedFactory
 from mailsrv.pop3.protocol import Pop3Factory
@@ -36,6 +38,7 @@ from mailsrv.smtp.protocol import SmtpFactory
 from mailsrv.store import ledger, maildir, schema, secret
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
+from mailsrv.store.key_states import Keys
 from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
@@ -52,6 +55,7 @@ log = Logger()
 
 LOOK_EVERY_S = 0.5  # at files and database: a verb is in force within a second
 PRUNE_EVERY_S = 600.0
+PUBLICATION_EVERY_S = 60.0  # at DNS, while a key waits to be seen there
 LEDGER_KEPT_S = 90 * 86400.0
 PRUNED_AT_ONCE = 2000
 PRUNE_AGAIN_S = 1.0  # as long as there is more
@@ -68,6 +72,7 @@ class Settings(Present, Protocol):
     """What is in force, and a call when it has changed."""
 
     certificate: ServerCertificate
+    keys: Keys
     changed: Callable[[], None]
     refused: Callable[[str], None]
 
@@ -107,9 +112,11 @@ class Server:
         self._spool = Spool(outside, self.database, state, lambda: settings.config.hostname)
         self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after)
         self._relay = Relay(settings, outside, resolver)
-        reports = Reports(settings, outside, self._spool, self.database)
+        self._signer = Signer(outside, lambda: settings.keys.signing)
+        reports = Reports(settings, outside, self._spool, self.database, self._signer)
         self._queue = QueueRunner(settings, outside, self.database, self._spool, self._relay, reports, self._local)
         self._recorder = Recorder(outside, self.database)
+        self._publication = Publication(settings, outside, resolver, self._recorder)
         self._passwords = Passwords(outside)
         self._renewal = PasswordRenewal(outside, lambda: settings.config)
         self._passwords.on_outdated = self._renewal.take
@@ -124,7 +131,9 @@ class Server:
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
         caps = Caps(lambda: settings.config.limits, self.database, outside.wall)
-        house = House(settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps)
+        house = House(
+            settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps, self._signer
+        )
         certificate = settings.certificate
 
         def smtp(kind: str, implicit_tls: bool = False) -> SmtpFactory:
@@ -198,6 +207,7 @@ class Server:
         self._queue.wake()
         self._every(LOOK_EVERY_S, self._look)
         self._every(PRUNE_EVERY_S, self._prune)
+        self._every(PUBLICATION_EVERY_S, self._publication.look)
 
     # -- what happens meanwhile
 
@@ -301,7 +311,7 @@ class Server:
         await self._within(FINISH_S, self._queue.stop(), self._local.stop())
         self._recorder.close()
         await self._within(CLOSE_S, self.database.close())
-        for part in (self._spool, self._passwords, self._renewal, self._mailboxes):
+        for part in (self._spool, self._passwords, self._renewal, self._mailboxes, self._signer, self._publication):
             part.stop()
 
     async def _within(self, seconds: float, *work: Coroutine[Deferred[Any], Any, None]) -> bool:

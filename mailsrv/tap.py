@@ -24,6 +24,7 @@ from mailsrv.outside.polling import prompt
 from mailsrv.outside.real import RealOutside
 from mailsrv.settings import FileSettings
 from mailsrv.store.accounts import AccountsError
+from mailsrv.store.keys import KeyFileError
 from mailsrv.store.schema import DatabaseError
 from mailsrv.tls import CertificateError
 
@@ -95,7 +96,7 @@ def makeService(options: Options) -> MailService:
     try:
         foreground = options.parent is None or bool(options.parent["nodaemon"])
         return MailService(FileSettings(options["config"]), foreground)
-    except (ConfigError, AccountsError, CertificateError) as error:
+    except (ConfigError, AccountsError, CertificateError, KeyFileError) as error:
         raise SystemExit(f"mailsrv: {error}") from None
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from twisted.internet.defer import Deferred
 from mailsrv import app
 from mailsrv.app import Server, StartError, build
 from mailsrv.config import parse
+from mailsrv.dkim import publication
 from mailsrv.outside import listening
-from mailsrv.store import ledger, queue
+from mailsrv.store import key_states, ledger, queue
 from mailsrv.store.accounts import parse_directory
+from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.ledger import Event
 from mailsrv.store.schema import DatabaseError
 from mailsrv.tls import ServerCertificate
@@ -60,6 +63,7 @@ class Settings:
 
     def __init__(self, certificate: ServerCertificate, text: str = CONFIG) -> None:
         self.certificate = certificate
+        self.keys = NO_KEYS
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[str], None] = lambda problem: None
         self.change(text)
@@ -188,6 +192,24 @@ def world(certificate: ServerCertificate) -> Iterator[World]:
 
 
 # -- at work
+
+
+def test_the_next_keys_sign_when_dns_has_shown_them(world: World, tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    for _ in range(2):
+        key_states.begin(state, "example.org", 0.0)
+    world.start()
+    # Of the new configuration the server looks only at where the keys are, which are files of the real disk.
+    config = world.settings.config = parse(CONFIG.replace('"/state"', f'"{state}"'), "/etc/mailsrv/mailsrv.toml")
+    world.settings.keys = key_states.load(config)
+    following = world.settings.keys.next["example.org"]
+    world.advance(2 * publication.SEEN_S)
+    assert key_states.load(config).next != {}
+    world.records.records.update({(key.name, "TXT"): [key.record] for key in following})
+    world.advance(publication.SEEN_S + 3 * app.PUBLICATION_EVERY_S)
+    now = key_states.load(config)
+    assert now.next == {}
+    assert tuple(key.public for key in now.signing["example.org"]) == following
 
 
 @pytest.mark.parametrize("size", [0, 100, 300_000])

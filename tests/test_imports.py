@@ -20,7 +20,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("outside", "tls"),
     ("endpoints", "config_values", "toml_lines", "config"),
     ("store",),
-    ("settings",),
+    ("settings", "dkim"),
     ("checks",),
     ("smtp", "pop3"),
     ("relay",),
@@ -30,10 +30,13 @@ ORDER: tuple[tuple[str, ...], ...] = (
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # Rooms in one line that may not import each other.
 STRANGERS = {("mail", "wire"), ("wire", "mail"), ("smtp", "pop3"), ("pop3", "smtp"), ("tap", "cli"), ("cli", "tap")}
+STRANGERS |= {("settings", "dkim"), ("dkim", "settings")}
 
-PURE_ROOMS = ("mail", "wire", "sasl", "smtp", "pop3")
+PURE_ROOMS = ("mail", "wire", "sasl", "dkim", "smtp", "pop3")
 # What in the rooms of the protocols is not: policy, and the shells that move octets.
 SHELLS = {
+    "mailsrv.dkim.publication",
+    "mailsrv.dkim.signer",
     "mailsrv.smtp.protocol",
     "mailsrv.smtp.session",
     "mailsrv.smtp.acceptance",

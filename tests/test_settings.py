@@ -11,7 +11,9 @@ import pytest
 from mailsrv.config import ConfigError
 from mailsrv.mail.address import Address
 from mailsrv.settings import FileSettings
+from mailsrv.store import key_states, keys
 from mailsrv.store.accounts import AccountsError
+from mailsrv.store.keys import KeyFileError
 from mailsrv.store.passwords import hash_password
 from mailsrv.tls import CertificateError
 from tests.peers import certificate as peer_certificate
@@ -25,6 +27,7 @@ tls.key = "key.pem"
 """
 HASH = hash_password("tulip and thyme", bytes)
 MOST_RECENT = 4_000_000_000
+NOW = 1_795_975_200.0  # 2026-11-29
 
 
 class Installation:
@@ -261,3 +264,64 @@ def test_the_certificate_object_stays_the_same(installation: Installation) -> No
     settings.look()
     assert installation.changed == 1
     assert settings.certificate is held
+
+
+# -- keys
+
+
+def signing(settings: FileSettings) -> list[str]:
+    return [key.selector for key in settings.keys.signing.get("example.org", ())]
+
+
+@pytest.fixture
+def state(installation: Installation) -> str:
+    """The state folder, with a pair of keys."""
+    state = str(installation.folder / "state")
+    key_states.begin(state, "example.org", NOW)
+    return state
+
+
+def test_keys_are_taken_up_whenever_they_change(installation: Installation, state: str) -> None:
+    settings = installation.start()
+    assert signing(settings) == ["rsa-20261129", "ed25519-20261129"]
+    key_states.begin(state, "example.org", NOW + 86400)
+    settings.look()
+    assert signing(settings) == ["rsa-20261129", "ed25519-20261129"]
+    assert [key.selector for key in settings.keys.next["example.org"]] == ["rsa-20261130", "ed25519-20261130"]
+    key_states.activate(state, "example.org", NOW + 86400)
+    settings.look()
+    assert signing(settings) == ["rsa-20261130", "ed25519-20261130"]
+    for selector in signing(settings):
+        (installation.folder / keys.path("state", "example.org", selector)).unlink()
+    (installation.folder / key_states.path("state")).unlink()
+    settings.look()
+    assert signing(settings) == ["rsa-20261129", "ed25519-20261129"]
+    assert installation.refused == []
+
+
+def test_the_first_keys_are_noticed(installation: Installation) -> None:
+    settings = installation.start()
+    assert signing(settings) == []
+    key_states.begin(str(installation.folder / "state"), "example.org", NOW)
+    settings.look()
+    assert signing(settings) == ["rsa-20261129", "ed25519-20261129"]
+
+
+@pytest.mark.parametrize("name", ["rsa-20261129._domainkey.example.org.pem", "states"])
+def test_broken_keys_are_refused_and_the_old_ones_go_on_signing(
+    installation: Installation, state: str, name: str
+) -> None:
+    settings = installation.start()
+    path = installation.folder / "state" / "keys" / name
+    before = path.read_text() if path.exists() else ""
+    installation.write(f"state/keys/{name}", "nonsense\n")
+    for _ in range(3):
+        settings.look()
+    (refusal,) = installation.refused
+    assert refusal.startswith(str(path))
+    assert signing(settings) == ["rsa-20261129", "ed25519-20261129"]
+    with pytest.raises(KeyFileError):
+        installation.start()
+    installation.write(f"state/keys/{name}", before)
+    settings.look()
+    assert installation.changed == 1

@@ -1,8 +1,8 @@
 """``mailsrv check``: whether the server can do its work, one line for each thing looked at, with the remedy.
 
-Looks at the configuration, accounts and aliases, files and their permissions, the certificates, the ports, the routes,
-and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may
-run while the server does: a port that mailsrv itself answers on is in order.
+Looks at the configuration, accounts and aliases, files and their permissions, the certificates, the keys that sign, the
+ports, the queue, the ways out, and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong;
+warnings alone are 0.  It may run while the server does: a port that mailsrv itself answers on is in order.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from mailsrv.cli import check_dns
+from mailsrv.cli import check_dns, check_queue, check_route
 from mailsrv.cli.command import add_common, config_of, print_json, wants_json
 from mailsrv.cli.endpoint import Place, place, socket_path
 from mailsrv.cli.finding import Finding, ok, warning, wrong
+from mailsrv.cli.wording import now
 from mailsrv.config import Config, ConfigError
+from mailsrv.store import key_states, keys
 from mailsrv.store.accounts import AccountsError, load_directory
+from mailsrv.store.keys import KeyFileError
 
 _TIMEOUT_S = 5.0
 _SOON = datetime.timedelta(days=14)
@@ -64,12 +67,16 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield from directory(config)
     yield from files(config)
     yield from certificates(config, datetime.datetime.now(datetime.UTC))
+    yield from signing_keys(config)
     for service, endpoints in _services(config):
         for endpoint in endpoints:
             yield port(config, service, endpoint)
-    yield from routes(config)
+    yield from check_queue.findings(config, now())
+    yield from check_route.routes(config)
     if not arguments.no_dns:
-        yield from check_dns.records(config, check_dns.lookup(config.dns.servers))
+        ask = check_dns.lookup(config.dns.servers)
+        yield from check_route.direct(config, ask)
+        yield from check_dns.records(config, ask)
 
 
 def directory(config: Config) -> Iterator[Finding]:
@@ -104,6 +111,7 @@ def files(config: Config) -> Iterator[Finding]:
     found = {config.accounts: True, config.aliases: False, tls.key: True, tls.certificate: False}
     for pair in tls.names.values():
         found |= {pair.key: True, pair.certificate: False}
+    found |= dict.fromkeys((path for path in key_states.files(config) if path.endswith(".pem")), True)
     for path, secret in found.items():
         try:
             status = os.stat(path)
@@ -118,6 +126,33 @@ def files(config: Config) -> Iterator[Finding]:
             )
         else:
             yield ok("permissions", path)
+
+
+def signing_keys(config: Config) -> Iterator[Finding]:
+    """Whether the mail of each domain is signed, and what becomes of the keys."""
+    try:
+        found = key_states.load(config)
+        all_keys = [key for domain in config.domains for key in key_states.of_domain(config.state, domain)]
+        for key in all_keys:
+            keys.read(config.state, key.domain, key.selector)
+    except KeyFileError as error:
+        yield wrong("keys", str(error).removesuffix("."), "put the right file there, or move it away")
+        return
+    for domain in config.domains:
+        signing = found.signing.get(domain, ())
+        selectors = " and ".join(key.selector for key in signing)
+        if not signing:
+            yield warning("keys", f"{domain} has none, so its mail is not signed", f"mailsrv dkim rotate {domain}")
+        elif signing[0].kind != "rsa":
+            text = f"{domain} signs with {selectors} alone, and many servers understand RSA only"
+            yield warning("keys", text, f"mailsrv dkim rotate {domain}")
+        else:
+            yield ok("keys", f"{domain} signs with {selectors}")
+    for key in all_keys:
+        if key.state == key_states.NEXT:
+            yield ok("keys", f"{key.name} signs when DNS has shown it for a while")
+        elif key_states.is_over(key, config, now()):
+            yield warning("keys", f"{key.name} signs no more and may go", "mailsrv dkim remove")
 
 
 def certificates(config: Config, now: datetime.datetime) -> Iterator[Finding]:
@@ -254,16 +289,3 @@ def _answers(config: Config, service: str, at: Place) -> bool:
 
 def _is_ours(config: Config, greeting: bytes) -> bool:
     return config.hostname.encode() in greeting or b"mailsrv" in greeting
-
-
-def routes(config: Config) -> Iterator[Finding]:
-    """Whether the next hops that routes name take connections."""
-    for domain, route in config.outbound.routes.items():
-        what = f'route "{domain}"'
-        try:
-            socket.create_connection((route.host, route.port), min(_TIMEOUT_S, config.outbound.connect_timeout)).close()
-        except OSError as error:
-            problem = error.strerror or str(error)
-            yield wrong(what, f"{route.host} port {route.port}: {problem}", "mend [outbound] routes, or that server")
-        else:
-            yield ok(what, f"{route.host} port {route.port} takes connections")

@@ -8,12 +8,15 @@ the operator to fill in: a machine behind a router does not know them.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mailsrv.cli.command import Failure, add_common, config_of, print_json, wants_json
+from mailsrv.cli.command import add_common, config_of, print_json, wants_json
 from mailsrv.cli.endpoint import place
+from mailsrv.cli.wording import moment, now
 from mailsrv.config import Config
-from mailsrv.store import keys
+from mailsrv.store import key_states, keys
+from mailsrv.store.key_states import KeyState
 
 _TTL_S = 3600
 _STRING_LIMIT = 255  # RFC 1035 3.3.14: octets of one string of a TXT record
@@ -48,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def records(config: Config) -> list[Record]:
-    """What to publish (Failure when a key cannot be read)."""
+    """What to publish (KeyFileError)."""
     host = config.hostname
     found = [
         Record(host, "A", "<IPv4 address of this machine>", "leave out what the machine does not have"),
@@ -74,12 +77,9 @@ def _of_domain(config: Config, domain: str) -> list[Record]:
             "mail goes out by another server (routes): it has to be named here too" if smarthost else "",
         ),
     ]
-    try:
-        for selector in keys.of_domain(config.state, domain):
-            key = keys.public(config.state, domain, selector)
-            found.append(Record(key.name, "TXT", key.record))
-    except keys.KeyFileError as error:
-        raise Failure(str(error)) from None
+    for key in key_states.of_domain(config.state, domain):
+        if not key_states.is_over(key, config, now()):
+            found.append(key_record(config, key))
     found.append(Record(f"_dmarc.{domain}", "TXT", f"v=DMARC1; p=none; rua=mailto:postmaster@{domain}"))
     for service, endpoints in (
         ("submissions", config.listen.submissions),  # RFC 8314 5.1: implicit TLS first
@@ -94,18 +94,34 @@ def _of_domain(config: Config, domain: str) -> list[Record]:
     return found
 
 
+def key_record(config: Config, key: KeyState) -> Record:
+    """The record of a key (KeyFileError)."""
+    public = keys.public(config.state, key.domain, key.selector)
+    remark = ""
+    if key.state == key_states.NEXT:
+        remark = "signs when it has been seen here for a while"
+    elif key.state == key_states.RETIRED and key.since is not None:
+        remark = f"signs no more; may go after {moment(key.since + key_states.kept_s(config))}"
+    return Record(public.name, "TXT", public.record, remark)
+
+
 def zone(config: Config, found: list[Record]) -> str:
     """The records as text for a zone file."""
+    remark = f"; PTR: whoever gave this machine its addresses has to name each of them {config.hostname}."
+    return "\n".join([*lines(found), remark])
+
+
+def lines(found: Sequence[Record]) -> list[str]:
+    """Each record as a line of a zone file."""
     width = max(len(record.name) for record in found) + 1
-    lines = []
+    made = []
     for record in found:
         value = _strings(record.value) if record.type == "TXT" else record.value
         remark = f"  ; {record.remark}" if record.remark else ""
         # A placeholder is a comment, so that the rest can be loaded as it is.
         hidden = "; " if record.value.startswith("<") else ""
-        lines.append(f"{hidden}{record.name + '.':{width}} {_TTL_S} IN {record.type:4} {value}{remark}")
-    lines.append(f"; PTR: whoever gave this machine its addresses has to name each of them {config.hostname}.")
-    return "\n".join(lines)
+        made.append(f"{hidden}{record.name + '.':{width}} {_TTL_S} IN {record.type:4} {value}{remark}")
+    return made
 
 
 def _strings(text: str) -> str:

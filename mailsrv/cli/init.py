@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
         os.path.join(folder, "aliases"): (_ALIASES.encode(), 0o644),
     }
     if not keys.of_domain(state, domain):
-        for kind in ("rsa", "ed25519"):
+        for kind in keys.KINDS:
             files[keys.path(state, domain, f"{kind}-{now:%Y%m%d}")] = keys.generate(kind), 0o600
     # Last, for with it the rest counts.
     files[path] = configuration(domain, hostname, state).encode(), 0o600

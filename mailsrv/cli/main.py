@@ -16,9 +16,10 @@ from mailsrv import __version__
 from mailsrv.cli.command import Failure, add_common, fail
 from mailsrv.config import ConfigError
 from mailsrv.store.accounts import AccountsError
+from mailsrv.store.keys import KeyFileError
 from mailsrv.store.schema import DatabaseError
 
-_VERBS = ("init", "account", "alias", "import_mail", "export_mail", "dns", "check", "queue", "why", "ledger")
+_VERBS = ("init", "account", "alias", "import_mail", "export_mail", "dns", "dkim", "check", "queue", "why", "ledger")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = int(parsed.run(parsed))
         sys.stdout.flush()
         return status
-    except (ConfigError, AccountsError, DatabaseError, Failure) as error:
+    except (ConfigError, AccountsError, DatabaseError, KeyFileError, Failure) as error:
         return fail(str(error))
     except BrokenPipeError:
         # The reader had enough, as with "| head".  Nothing may be flushed to it at exit.

@@ -58,6 +58,7 @@ def build(
     kind: Kind,
     *,
     hostname: str,
+    domain: str,
     to: Address,
     recipients: Sequence[ReportedRecipient],
     original_header: bytes,
@@ -70,10 +71,11 @@ def build(
 ) -> Report:
     """The report of one kind about some recipients of one message.
 
-    ``to`` is the original's sender.  ``original_body`` is None when only the header is to go back (RET=HDRS, and always
-    for success: RFC 3461 4.3); a message of more than 64 KiB goes back as its header in any case.  Times are seconds
-    since 1970, ``arrived_at`` when the original came.  ``message_id`` is without angle brackets, ``boundary_token``
-    8 to 48 random letters and digits.  ValueError when those or ``hostname`` are not well formed.
+    ``domain`` is the one of ours that it is from, ``to`` the original's sender.  ``original_body`` is None when only
+    the header is to go back (RET=HDRS, and always for success: RFC 3461 4.3); a message of more than 64 KiB goes back
+    as its header in any case.  Times are seconds since 1970, ``arrived_at`` when the original came.  ``message_id`` is
+    without angle brackets, ``boundary_token`` 8 to 48 random letters and digits.  ValueError when those or ``hostname``
+    are not well formed.
     """
     if not _TOKEN.fullmatch(boundary_token):
         raise ValueError("a boundary token is 8 to 48 letters and digits")
@@ -100,7 +102,7 @@ def build(
     boundary = _boundary(boundary_token, parts)
     fields = [
         ("Date", rfc5322_date(now)),
-        ("From", f"Mail Delivery System <MAILER-DAEMON@{hostname}>"),
+        ("From", f"Mail Delivery System <MAILER-DAEMON@{domain}>"),
         ("To", str(to) if to.domain else f"{to}@{hostname}"),
         ("Subject", header.unstructured(f"{report_text.SUBJECTS[kind]}: {subject or 'your message'}")),
         ("Message-ID", f"<{message_id}>"),

@@ -4,13 +4,17 @@ RFC 5321 6.1 and RFC 3461 say who is told: the sender, by one message from the n
 to be (NOTIFY), and never about a message that had the null reverse-path itself.  What nobody may be told ends as
 "dropped", with the rule that forbids it in the ledger.  A sender of ours that does not exist is replaced by the
 postmaster.
+
+A report is from a domain of ours and signed by it (DKIM), so that it passes DMARC where it goes: from the domain of the
+sender when that is ours, else from the one that the message was sent to, else from the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mailsrv.dkim.signer import Signer
 from mailsrv.mail import header
 from mailsrv.mail.address import POSTMASTER, Address
 from mailsrv.mail.envelope import Envelope
@@ -44,11 +48,12 @@ class Verdict:
 class Reports:
     """Turns outcomes into settlements and reports."""
 
-    def __init__(self, settings: Settings, outside: Outside, spool: Spool, database: Database) -> None:
+    def __init__(self, settings: Settings, outside: Outside, spool: Spool, database: Database, signer: Signer) -> None:
         self._settings = settings
         self._outside = outside
         self._spool = spool
         self._database = database
+        self._signer = signer
 
     async def judge(self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: Content) -> Verdict:
         """``outcomes`` are in the order of ``queued.recipients``; ``content`` is prefix and data of the original."""
@@ -85,11 +90,13 @@ class Reports:
                 data = b""  # a report without the original is better than none, and than an attempt not recorded
         original = prefix + data
         head, body = header.split(original)
+        domain = self._domain(sender, about[0][0])
         # RFC 3461 6.2: nobody needs back what has arrived.
         whole = kind == "failed" and queued.envelope.ret != "HDRS" and len(prefix) + queued.size <= RETURNED
         report = build(
             kind,
             hostname=hostname,
+            domain=domain,
             to=sender,
             recipients=[self._reported(recipient, outcome, now) for recipient, outcome in about],
             original_header=head,
@@ -100,13 +107,14 @@ class Reports:
             boundary_token=self._outside.random(12).hex(),
             envid=queued.envelope.envid,
         )
+        own_head, own_body = header.split(report.content)
         arrival = Arrival(
             id=number,
             envelope=Envelope(None, report.body, report.smtputf8),
             recipients=tuple(
                 FinalRecipient(target.address, sender, target.mailbox, ("NEVER",)) for target in self._back_to(sender)
             ),
-            prefix=b"",
+            prefix=await self._signer.fields(domain, own_head, _once(own_body)),
             message_id=f"{queue_id.text(number)}@{hostname}",
             account="",
             client="",
@@ -118,6 +126,11 @@ class Reports:
             about=queue_id.text(queued.id),
         )
         return Acceptance(now, arrival, self._spool.names(arrival), report.content)
+
+    def _domain(self, sender: Address, recipient: QueuedRecipient) -> str:
+        directory = self._settings.directory
+        named = (sender.domain, recipient.original.domain, *directory.domains)
+        return next(domain for domain in named if directory.is_own(domain))
 
     def _back_to(self, sender: Address) -> tuple[Target, ...]:
         directory = self._settings.directory
@@ -136,6 +149,10 @@ class Reports:
             attempted_at=now,
             retry_until=recipient.since + self._settings.config.queue.expire,
         )
+
+
+async def _once(octets: bytes) -> AsyncIterator[bytes]:
+    yield octets
 
 
 def original_recipient(recipient: QueuedRecipient) -> str:

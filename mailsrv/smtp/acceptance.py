@@ -1,16 +1,18 @@
-"""What happens at the end of the content: it is judged, made complete, and handed to the spool.
+"""What happens at the end of the content: it is judged, made complete, signed, and handed to the spool.
 
 Before 250 everything is durable; whatever keeps it from being stored is 4xx.  Content of our own users has to be from
-themselves (RFC 6409 6.1); what they have left out is added.
+themselves (RFC 6409 6.1); what they have left out is added.  Signed (DKIM) is what is from one of our domains and came
+from who may write in its name: a user of ours, or a client of ``trusted_networks``.  What a stranger sends never is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 
 from mailsrv.checks.clients import LOCAL
 from mailsrv.checks.interfaces import Facts, Stage
+from mailsrv.dkim.signature import take_off
 from mailsrv.mail import header, submitted, trace
 from mailsrv.mail.address import Address
 from mailsrv.mail.author import AuthorError, authors
@@ -94,7 +96,7 @@ class Acceptance:
             draft.id,
         )
         facts.read = draft.content
-        added = b""
+        added, signature = b"", b""
         size, lines = event.size, event.lines
         try:
             verdict = self._house.checks.ask(Stage.DATA, facts)
@@ -118,9 +120,13 @@ class Acceptance:
                     size += len(amended.head) - length
                     lines += amended.head.count(b"\n") - head.count(b"\n", 0, length)
                     draft = transaction.draft = await self._house.spool.with_head(draft, length, amended.head)
+                    length = len(amended.head)
                 if not seen.message_id:
                     seen = replace(seen, message_id=header.message_id(added))
-            await self._house.spool.accept(draft, self._arrival(draft, seen.message_id, added, size, lines))
+            if whole:
+                signature = await self._signature(draft, added, length)
+            arrival = self._arrival(draft, seen.message_id, signature, added, size, lines)
+            await self._house.spool.accept(draft, arrival)
         except StorageTrouble as trouble:
             answer = replies.STORAGE_FULL if trouble.full else replies.LOCAL_TROUBLE
             return self._refuse(answer, f"it could not be stored: {trouble}", "local trouble")
@@ -154,11 +160,28 @@ class Acceptance:
             return self._refuse(NOT_YOUR_FROM, problem, "a sender owns its address")
         return None
 
+    async def _signature(self, draft: Draft, added: bytes, length: int) -> bytes:
+        """The signature fields for the message, whose header section is the first ``length`` octets of the draft."""
+        if self._account is None and not (self._facts.trusted and self._kind != "lmtp"):
+            return b""
+        head = added + draft.head()[:length]
+        domain = self._author_domain(head)
+        return await self._house.signer.fields(domain, head, _from(length, draft.content())) if domain else b""
+
+    def _author_domain(self, head: bytes) -> str:
+        """The domain of ours that the message is from, "" when it is from elsewhere or that cannot be said."""
+        try:
+            found = authors(header.field(head, "From") or b"")
+        except AuthorError:
+            return ""
+        domain = found[0].domain
+        return domain if self._house.settings.directory.is_own(domain) and header.count(head, "From") == 1 else ""
+
     def _refuse(self, answer: Reply, reason: str, rule: str) -> Reply:
         sender = self._transaction.envelope.sender
         return self._refusals.refuse_content(self._facts.recipients, answer, reason, rule, sender=sender)
 
-    def _arrival(self, draft: Draft, message_id: str, added: bytes, size: int, lines: int) -> Arrival:
+    def _arrival(self, draft: Draft, message_id: str, signature: bytes, added: bytes, size: int, lines: int) -> Arrival:
         transaction, facts = self._transaction, self._facts
         envelope = transaction.envelope
         protocol = trace.protocol(
@@ -168,8 +191,10 @@ class Acceptance:
             utf8=envelope.smtputf8,
             lmtp=self._kind == "lmtp",
         )
-        # What the checks say of this message stands above our Received, as their trace (RFC 8601 5).
-        prefix = b"".join((*facts.fields, self._received(queue_id.text(draft.id), protocol), added))
+        # What the checks say of this message stands above our Received, as their trace (RFC 8601 5).  The signature is
+        # on top, where whoever changes the message on its way out can take it off.
+        prefix = b"".join((signature, *facts.fields, self._received(queue_id.text(draft.id), protocol), added))
+        domain, _ = take_off(signature)
         return Arrival(
             id=draft.id,
             envelope=envelope,
@@ -183,6 +208,7 @@ class Acceptance:
             size=size,
             lines=lines,
             release_at=transaction.release_at,
+            reason=f"the message is stored, signed by {domain}" if domain else "the message is stored",
         )
 
     def _received(self, number: str, protocol: str) -> bytes:
@@ -201,3 +227,11 @@ class Acceptance:
             # Where our users are is nobody's business.
             hide_client=self._account is not None,
         )
+
+
+async def _from(offset: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What follows the first ``offset`` octets."""
+    async for chunk in chunks:
+        if offset < len(chunk):
+            yield chunk[offset:]
+        offset = max(offset - len(chunk), 0)

@@ -1,4 +1,4 @@
-"""What all sessions share: the settings, the world, the store, the checks."""
+"""What all sessions share: the settings, the world, the store, the checks, the signer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.ordered import Checks
 from mailsrv.checks.penalties import Penalties
+from mailsrv.dkim.signer import Signer
 from mailsrv.outside.interfaces import Outside
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
@@ -26,3 +27,4 @@ class House:
     recorder: Recorder
     checks: Checks
     caps: Caps
+    signer: Signer

@@ -77,7 +77,7 @@ def edit(config: Config, change: Callable[[Texts, Directory], Texts]) -> Directo
     """
     with contextlib.ExitStack() as locks:
         for folder in sorted({os.path.dirname(config.accounts), os.path.dirname(config.aliases)}):
-            locks.enter_context(_locked(folder))
+            locks.enter_context(locked(folder))
         before = Texts(read_text(config.accounts) or "", read_text(config.aliases) or "")
         after = change(before, parse_directory(config, before.accounts, before.aliases))
         directory = parse_directory(config, after.accounts, after.aliases)
@@ -126,7 +126,8 @@ def own_as_folder(target: str | int, folder: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
+def locked(folder: str) -> Iterator[None]:
+    """Keep other programs that ask for the same lock from changing files of a folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -26,6 +26,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BATCH = 256  # operations that share one transaction
+LOCKED_MS = 500  # how long SQLite waits at a time for another program that holds the database
+LOCKED_TIMES = 30  # how often it does so before the operations fail; once when the server is about to end
 
 
 class StorageTrouble(Exception):
@@ -61,6 +63,7 @@ class Database:
         self._waiting: list[_Work] = []
         self._committing = False
         self._closed = False
+        self._ending = False  # read by the writer's thread, too
         self._idle: list[Deferred[None]] = []
 
     def open(self) -> sqlite3.Connection:
@@ -68,6 +71,7 @@ class Database:
         try:
             self._write_connection = self._outside.connect_database(self._path)
             schema.prepare(self._write_connection, self._path, upgrade=True)
+            self._write_connection.execute(f"PRAGMA busy_timeout = {LOCKED_MS}")
             self._read_connection = self._outside.connect_database(self._path)
             schema.connect(self._read_connection)
         except sqlite3.Error as error:
@@ -134,7 +138,7 @@ class Database:
         connection = self._write_connection
         assert connection is not None
         try:
-            return [(True, result) for result in _transaction(connection, batch)]
+            return [(True, result) for result in self._transaction(connection, batch)]
         except Exception as error:
             if len(batch) == 1 or _is_locked(error):
                 return [(False, error)] * len(batch)
@@ -145,10 +149,38 @@ class Database:
                 alone.append(alone[-1])
                 continue
             try:
-                alone.append((True, _transaction(connection, [work])[0]))
+                alone.append((True, self._transaction(connection, [work])[0]))
             except Exception as error:
                 alone.append((False, error))
         return alone
+
+    def _transaction(self, connection: sqlite3.Connection, batch: list[_Work]) -> list[Any]:
+        try:
+            self._begin(connection)
+            results = _run_each(connection, batch)
+            connection.execute("COMMIT")
+        except Exception as error:
+            # Some errors, a full disk among them, have ended the transaction already.
+            if connection.in_transaction:
+                try:
+                    connection.execute("ROLLBACK")
+                except sqlite3.Error as second:
+                    # The next BEGIN fails and tries again to roll back.
+                    raise _trouble(second) from error
+            if isinstance(error, sqlite3.Error):
+                raise _trouble(error) from error
+            raise
+        return results
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        for _ in range(LOCKED_TIMES - 1):
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if self._ending or not _is_busy(error):
+                    raise
+        connection.execute("BEGIN IMMEDIATE")
 
     async def read(
         self, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -177,7 +209,11 @@ class Database:
         return await self._writer.call(version)
 
     async def close(self) -> None:
-        """Wait for what is being written, then close; what is asked for afterwards ends in StorageTrouble."""
+        """Wait for what is being written, then close; what is asked for afterwards ends in StorageTrouble.
+
+        Another program that holds the database is not waited for any longer.
+        """
+        self._ending = True
         while self._committing:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
@@ -187,25 +223,6 @@ class Database:
             if connection is not None:
                 await worker.call(connection.close)
             worker.stop()
-
-
-def _transaction(connection: sqlite3.Connection, batch: list[_Work]) -> list[Any]:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        results = _run_each(connection, batch)
-        connection.execute("COMMIT")
-    except Exception as error:
-        # Some errors, a full disk among them, have ended the transaction already.
-        if connection.in_transaction:
-            try:
-                connection.execute("ROLLBACK")
-            except sqlite3.Error as second:
-                # The next BEGIN fails and tries again to roll back.
-                raise _trouble(second) from error
-        if isinstance(error, sqlite3.Error):
-            raise _trouble(error) from error
-        raise
-    return results
 
 
 def _run_each(connection: sqlite3.Connection, batch: list[_Work]) -> list[Any]:
@@ -224,6 +241,9 @@ def _trouble(error: sqlite3.Error) -> StorageTrouble:
 
 def _is_locked(error: object) -> bool:
     """Another program has held the database for longer than one waits: no operation is at fault."""
-    cause = error.__cause__ if isinstance(error, StorageTrouble) else None
-    code: int = getattr(cause, "sqlite_errorcode", 0)
+    return isinstance(error, StorageTrouble) and _is_busy(error.__cause__)
+
+
+def _is_busy(error: object) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

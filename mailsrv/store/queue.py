@@ -48,6 +48,28 @@ def entries(connection: sqlite3.Connection, held: bool = False) -> Iterator[Entr
         yield Entry(id, accepted, sender, message_id, size, tuple(RecipientState(*row[5:]) for row in group))
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many recipients wait, and since when the first of those that are queued (seconds since 1970, 0 for none)."""
+
+    queued: int
+    held: int
+    oldest: float
+
+
+def load(connection: sqlite3.Connection) -> Load:
+    """What the whole queue amounts to."""
+    states = dict(
+        connection.execute(
+            "SELECT state, count(*) FROM recipient WHERE (state = 'queued' OR state = 'held') GROUP BY state"
+        )
+    )
+    oldest: float = connection.execute(
+        "SELECT coalesce(min(since), 0) FROM recipient WHERE (state = 'queued' OR state = 'held') AND state = 'queued'"
+    ).fetchone()[0]
+    return Load(states.get(schema.QUEUED, 0), states.get(schema.HELD, 0), oldest)
+
+
 def open_recipients(connection: sqlite3.Connection, message: int) -> dict[str, int] | None:
     """How many recipients are queued and how many held; None when the message is not known, or not any more."""
     if connection.execute("SELECT 1 FROM message WHERE id = ?", (message,)).fetchone() is None:

@@ -121,6 +121,10 @@ class DatabaseError(Exception):
     """The database cannot be used; the message is one sentence for the operator."""
 
 
+class Outdated(DatabaseError):
+    """It is of an older version, which the next start of the server brings up to date."""
+
+
 def connect(connection: sqlite3.Connection) -> None:
     """Set a new connection up for use: WAL, a flush at every commit, patience with other programs."""
     connection.execute("PRAGMA busy_timeout = 15000")
@@ -158,7 +162,7 @@ def prepare(connection: sqlite3.Connection, path: str, *, upgrade: bool = False)
     if version > VERSION:
         raise DatabaseError(f"{path}: written by a newer mailsrv (version {version}, this one knows {VERSION}).")
     if version < VERSION:
-        raise DatabaseError(
+        raise Outdated(
             f"{path}: written by an older mailsrv (version {version}, this one knows {VERSION});"
             " restart the server, which brings it up to date."
         )

@@ -11,6 +11,7 @@ arriving               memory, above ``KEPT`` octets         forgotten; the clie
 sealed                 ``spool/<id>`` and its folder synced  the same
 committing             the writer's transaction              the commit is durable: accepted, the client may send it
                                                              again (no answer came); it is not: as arriving
+commit failed          ``spool/<id>`` until the next commit  the flush may have been all that failed: as committing
 accepted, queued       rows of message, content, recipient   found again at the start and delivered
 own mailbox: written   ``tmp/<name>`` in the Maildir         the row is still open: written anew under the same name
 own mailbox: visible   ``new/<name>``; what it says was      the row is still open: the name is found in ``new`` or
@@ -144,8 +145,8 @@ class Draft:
         self._kept = 0
         self._chunks = []
 
-    def accepted(self) -> None:
-        """The message is the spool's: ``discard`` takes nothing from it any more."""
+    def leave(self) -> None:
+        """The content is the spool's: ``discard`` takes nothing from it any more."""
         self.close()
         self._writing = None
 
@@ -183,6 +184,7 @@ class Spool:
         self._room_read = 0.0
         self._room_asked = False
         self._filed: set[int] = set()
+        self._doubtful: list[int] = []  # whose commit failed, and whose file is still there
         self.on_accepted: Callable[[Arrival, Sequence[str], bytes | None], None] = lambda arrival, names, content: None
 
     def open(self, connection: sqlite3.Connection) -> None:
@@ -272,16 +274,28 @@ class Spool:
             content = None
         else:
             content = draft.head()
+        names = self.names(arrival)
         try:
-            names = self.names(arrival)
             await self._database.gather(message.insert, Acceptance(self._outside.wall(), arrival, names, content))
         except Exception:
-            draft.discard()
+            if draft.filed:
+                self._doubtful.append(draft.id)
+            draft.leave()
             raise
         if draft.filed:
             self._filed.add(draft.id)
-        draft.accepted()
+        draft.leave()
+        self._certain()
         self.on_accepted(arrival, names, content)
+
+    def _certain(self) -> None:
+        """A commit has succeeded, and taken the place of those before it that failed.
+
+        Until then a crash may bring a failed one back, if only the flush was what failed: its file has to be there.
+        """
+        for number in self._doubtful:
+            self._worker.call(self.remove_file, number)
+        self._doubtful.clear()
 
     def next_id(self) -> int:
         """A queue id for a message of our own."""

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from mailsrv.cli import check, check_dns
+from mailsrv.cli import check, check_dns, check_queue, check_route
 from mailsrv.cli import dns as published
 from mailsrv.cli.finding import Finding
 from mailsrv.cli.init import self_signed
 from mailsrv.config import Config, load, parse
+from mailsrv.store import queue
+from tests.worlds.rows import START, Rows
 
 NOW = datetime.datetime.now(datetime.UTC)
 
@@ -192,8 +194,91 @@ def test_routes(config: Config) -> None:
             f'hostname = "a.org"\ndomains = ["b.org"]\n[outbound]\nroutes = {{ "*" = "smtp://127.0.0.1:{port}" }}\n',
             "/c/m",
         )
-        assert [finding.verdict for finding in check.routes(routed)] == ["ok"]
-    assert [finding.verdict for finding in check.routes(routed)] == ["wrong"]
+        assert [finding.verdict for finding in check_route.routes(routed)] == ["ok"]
+    assert [finding.verdict for finding in check_route.routes(routed)] == ["wrong"]
+
+
+def test_the_queue(config: Config) -> None:
+    def found(now: float = START) -> list[str]:
+        return [str(finding) for finding in check_queue.findings(config, now)]
+
+    assert found() == []
+    rows = Rows(f"{config.state}/mailsrv.db")
+    assert found() == [
+        f"ok       database: {config.state}/mailsrv.db can be read",
+        "ok       queue: 0 recipients waiting",
+    ]
+    rows.accept(["bob@example.com"])
+    kept = rows.accept(["carol@example.com"])
+    assert found()[1:] == ["ok       queue: 2 recipients waiting"]
+    late = START + config.queue.warn + 3600
+    assert found(late)[1:] == [
+        "warning  queue: 2 recipients waiting, one for 5 hours -> 'mailsrv queue list' tells why"
+    ]
+    queue.hold(rows.connection, START, kept)
+    assert found()[1:] == [
+        "ok       queue: 1 recipient waiting",
+        "warning  queue: 1 recipient held -> 'mailsrv queue list --held', then release or remove",
+    ]
+    rows.connection.execute("PRAGMA user_version = 1")
+    assert [finding.verdict for finding in check_queue.findings(config, START)] == ["warning"]
+    rows.connection.close()
+    Path(f"{config.state}/mailsrv.db").write_bytes(b"no database at all" * 1000)
+    assert [finding.verdict for finding in check_queue.findings(config, START)] == ["wrong"]
+
+
+class World(dict[str, bool]):
+    """Servers by address, and whether they take connections; ``tried`` are those that were asked."""
+
+    def __init__(self, **families: bool) -> None:
+        super().__init__()
+        self.tried: list[str] = []
+        self.zone = Zone()
+        for n, domain in enumerate(("gmail.com", "outlook.com", "yahoo.com")):
+            self.zone[domain, "MX"] = [f"20 second.{domain}.", f"5 first.{domain}."]
+            self.zone[f"first.{domain}", "A"] = [f"192.0.2.{n}"]
+            self.zone[f"first.{domain}", "AAAA"] = [f"2001:db8::{n}"]
+            self[f"192.0.2.{n}"], self[f"2001:db8::{n}"] = families["v4"], families["v6"]
+
+    def dial(self, address: str, port: int, timeout_s: float) -> None:
+        self.tried.append(address)
+        if port != 25 or not self[address]:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+
+def test_a_way_out(config: Config) -> None:
+    world = World(v4=True, v6=True)
+    assert verdicts(check_route.direct(config, world.zone.ask, world.dial)) == {"route out": "ok"}
+    assert world.tried == ["192.0.2.0"]
+    world["192.0.2.0"] = False
+    assert verdicts(check_route.direct(config, world.zone.ask, world.dial)) == {"route out": "ok"}
+
+
+def test_ipv6_is_tried_where_we_have_it(config: Config) -> None:
+    world = World(v4=True, v6=False)
+    world.zone["mx.example.org", "AAAA"] = ["2001:db8::25"]
+    assert [finding.verdict for finding in check_route.direct(config, world.zone.ask, world.dial)] == ["ok", "warning"]
+
+
+def test_no_way_out(config: Config) -> None:
+    world = World(v4=False, v6=True)
+    (finding,) = check_route.direct(config, world.zone.ask, world.dial)
+    assert str(finding) == (
+        "wrong    route out: no server can be reached by IPv4: 192.0.2.2 port 25: Connection refused"
+        ' -> ask your provider to open port 25, or send through another server: [outbound] routes, "*"'
+    )
+
+
+def test_a_way_out_is_not_looked_for_where_all_mail_has_a_route_or_there_is_no_dns(
+    folder: Path, config: Config
+) -> None:
+    def silent(name: str, kind: str) -> list[str]:
+        raise check_dns.LookupFailed("no answer")
+
+    assert list(check_route.direct(config, silent, World(v4=True, v6=True).dial)) == []
+    text = (folder / "mailsrv.toml").read_text() + '[outbound]\nroutes = { "*" = "smtp://smart.example" }\n'
+    world = World(v4=False, v6=False)
+    assert list(check_route.direct(parse(text, str(folder / "mailsrv.toml")), world.zone.ask, world.dial)) == []
 
 
 class Zone(dict[tuple[str, str], list[str]]):

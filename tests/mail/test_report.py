@@ -47,6 +47,7 @@ REFUSED = ReportedRecipient(
 )
 USUAL: dict[str, Any] = {
     "hostname": "mx.example.org",
+    "domain": "example.org",
     "to": ALICE,
     "recipients": [REFUSED],
     "original_header": HEADER,
@@ -160,7 +161,7 @@ def test_golden(name: str) -> None:
 
 def test_header_fields() -> None:
     message, _ = parts(build())
-    assert message["From"] == "Mail Delivery System <MAILER-DAEMON@mx.example.org>"
+    assert message["From"] == "Mail Delivery System <MAILER-DAEMON@example.org>"
     assert message["To"] == "alice@example.org"
     assert message["Subject"] == "Undeliverable: Lunch on Friday, café au lait"
     assert message["Date"] == "Mon, 23 Nov 2026 18:04:00 +0000"

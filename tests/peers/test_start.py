@@ -124,6 +124,13 @@ def test_unreadable_certificate(server: Mailsrv, damage: str) -> None:
     assert str(path) in sentence or str(server.certificate) in sentence
 
 
+def test_broken_signing_key(server: Mailsrv) -> None:
+    path = server.state / "keys" / "rsa-20261123._domainkey.example.org.pem"
+    path.parent.mkdir(parents=True)
+    path.write_text("-----BEGIN PRIVATE KEY-----\nnothing\n-----END PRIVATE KEY-----\n")
+    assert f"{path}: not a private key in PEM without a password." in complaint(server)
+
+
 def test_broken_database(server: Mailsrv) -> None:
     server.state.mkdir(parents=True)
     (server.state / "mailsrv.db").write_bytes(b"This is no database. " * 1000)

@@ -72,7 +72,7 @@ def test_a_failure_is_reported_to_the_sender_with_the_original(world: QueueWorld
     world.advance(2)
     parsed = only_report(world)
     assert parsed["To"] == ALICE
-    assert parsed["From"] == "Mail Delivery System <MAILER-DAEMON@mx.example.org>"
+    assert parsed["From"] == "Mail Delivery System <MAILER-DAEMON@example.org>"
     assert parsed["Auto-Submitted"] == "auto-replied"
     assert parsed["Return-Path"] == "<>"
     message, recipient = status_fields(parsed)

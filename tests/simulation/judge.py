@@ -33,12 +33,15 @@ from tests.simulation import errands, judge_outgoing, scenario
 from tests.simulation.behaviour import Received
 from tests.simulation.clients import Message
 from tests.simulation.outside import EPOCH
+from tests.worlds.verifier import verified
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _NAME = re.compile(r".*,S=([0-9]+),W=([0-9]+)(:2,[A-Z]*)?")
-_PREFIX = re.compile(rb"(?:(?:Return-Path|Delivered-To|Received|Authentication-Results):[^\n]*\n(?:[ \t][^\n]*\n)*)*")
+_PREFIX = re.compile(
+    rb"(?:(?:Return-Path|Delivered-To|Received|Authentication-Results|DKIM-Signature):[^\n]*\n(?:[ \t][^\n]*\n)*)*"
+)
 _ID = re.compile(rb"^Message-ID: <([^>]*)>", re.MULTILINE)
 
 
@@ -65,6 +68,7 @@ def at_the_end(world: World) -> list[str]:
     complaints += _given_up_too_soon(world)
     complaints += _reports(world)
     complaints += _fetched(world)
+    complaints += _signatures(world)
     if world.outgoing:
         complaints += judge_outgoing.at_the_end(world)
     return complaints
@@ -226,6 +230,20 @@ def _unfinished(world: World) -> Iterator[str]:
     for sink in world.sinks.values():
         for received in sink.messages:
             yield from _altered(sink.name, _lf(received.content), by_id)
+
+
+def _signatures(world: World) -> Iterator[str]:
+    """What is from our users and from us is signed, wherever it has arrived, and nothing else is."""
+    arrived = [(sink.name, received.content) for sink in world.sinks.values() for received in sink.messages]
+    for mailbox in scenario.MAILBOXES:
+        arrived += [(mailbox, octets.replace(b"\n", b"\r\n")) for octets in _mailbox(world, mailbox).values()]
+    senders = {message.id: message.sender for message in world.sent}
+    for where, octets in arrived:
+        identifier = _id(_lf(octets))
+        ours = senders.get(identifier, "").endswith("@example.org") or b"multipart/report" in octets
+        found = verified(octets, world.settings.keys.signing["example.org"])
+        if found != [True] * ours:
+            yield f"{where}: {identifier} has signatures that are {found}: {octets!r}"
 
 
 def _given_up_too_soon(world: World) -> Iterator[str]:

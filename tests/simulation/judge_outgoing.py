@@ -1,10 +1,10 @@
 """What a world is asked in which mail goes out to many domains, well and sick.
 
-6. Mail for a domain that is well, or recovers in time, is delivered, never bounced; mail that the DNS or the time rules
+7. Mail for a domain that is well, or recovers in time, is delivered, never bounced; mail that the DNS or the time rules
    out is bounced.
-7. Whoever is well gets its mail promptly, however sick the others are.
-8. Where TLS is demanded nothing goes in clear.
-9. Connections and places are given back, and there are never many at once.
+8. Whoever is well gets its mail promptly, however sick the others are.
+9. Where TLS is demanded nothing goes in clear.
+10. Connections and places are given back, and there are never many at once.
 """
 
 from __future__ import annotations

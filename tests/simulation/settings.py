@@ -8,10 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterable
 
 from argon2 import low_level
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mailsrv import config
 from mailsrv.store import scram_keys
 from mailsrv.store.accounts import parse_directory
+from mailsrv.store.key_states import Keys
+from mailsrv.store.keys import SigningKey
 from mailsrv.tls import ServerCertificate
 from tests.simulation import scenario
 from tests.simulation.certificates import pem
@@ -56,6 +59,11 @@ def _accounts() -> str:
     return "".join(f"{name}:{stored}::::::{keys}\n" for name in scenario.MAILBOXES)
 
 
+def _signing_key() -> SigningKey:
+    """The same in every process, as a run has to be."""
+    return SigningKey("example.org", "ed25519", Ed25519PrivateKey.from_private_bytes(bytes(32)))
+
+
 @functools.cache
 def _parsed(text: str) -> config.Config:
     return config.parse(text, "/etc/mailsrv/mailsrv.toml")
@@ -86,6 +94,7 @@ class WorldSettings:
         aliases = "".join(f"{name}: {', '.join(ends)}\n" for name, ends in scenario.ALIASES.items())
         self.directory = parse_directory(self.usual, _accounts(), aliases)
         self.certificate = _certificate()
+        self.keys = Keys({"example.org": (_signing_key(),)}, {})
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[str], None] = lambda problem: None
 

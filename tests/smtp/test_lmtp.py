@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from mailsrv.store.database import StorageTrouble
+from mailsrv.store.key_states import Keys
 from tests.smtp.world import Client, World, plain
+from tests.worlds.keys import pair
 
 LMTP = 24
 
@@ -64,6 +66,14 @@ def test_replies_come_after_the_commit_and_all_at_once(world: LmtpWorld) -> None
     assert len(told) == 2
     assert told[0] == told[1]
     assert told[0].startswith(b"250 2.0.0 Accepted as ")
+
+
+def test_nothing_of_it_is_signed(world: LmtpWorld) -> None:
+    """Who hands mail over by LMTP has it from strangers."""
+    world.settings.keys = Keys({"example.org": pair()}, {})
+    content = "From: bob@example.org\r\n\r\nhello\r\n"
+    assert world.greeted().transaction("alice@example.org", sender="bob@example.org", content=content)[-1] == 250
+    assert "DKIM-Signature" not in received(world)
 
 
 @pytest.mark.parametrize("second", ["alice@example.org", "ALICE@example.org", "alice+tag@example.org"])

@@ -29,12 +29,14 @@ from mailsrv.checks.admission import Admission
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
+from mailsrv.dkim.signer import Signer
 from mailsrv.outside.interfaces import Worker
 from mailsrv.smtp.house import House
 from mailsrv.smtp.protocol import SmtpFactory
 from mailsrv.store import queue_id
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.database import Database
+from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import FLUSH_S, Recorder
 from mailsrv.store.spool import Spool
@@ -126,6 +128,7 @@ class Settings:
 
     def __init__(self, extra: str, aliases: str) -> None:
         self._aliases = aliases
+        self.keys = NO_KEYS
         self.configure(extra)
         self.serve(dict.fromkeys(("alice", "bob"), PASSWORD))
 
@@ -252,6 +255,7 @@ class World:
             recorder,
             all_checks(settings, self.outside, self.outside.resolver(()), self.database, recorder),
             Caps(lambda: settings.config.limits, self.database, self.outside.wall),
+            Signer(self.outside, lambda: settings.keys.signing),
         )
         self.factories = {
             "smtp": self._listen(25, "smtp"),

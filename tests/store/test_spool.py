@@ -242,6 +242,8 @@ def test_a_file_is_not_closed_twice(store: Store, monkeypatch: pytest.MonkeyPatc
     store.fail("database: commit", times=2, error=lambda: sqlite3.OperationalError("disk I/O error"))
     with pytest.raises(StorageTrouble):
         held_in_queue(store, LARGE)
+    store.healthy()
+    held_in_queue(store, LETTER)
     store.advance(1)
     assert closed == [1]
     assert spooled(store) == {}
@@ -252,10 +254,26 @@ def test_when_the_commit_fails_nothing_stays(store: Store) -> None:
         store.fail("database: commit", times=2, error=lambda: sqlite3.OperationalError("database or disk is full"))
         with pytest.raises(StorageTrouble):
             held_in_queue(store, content)
-        store.advance(1)
-        assert spooled(store) == {}
-        assert contents(store) == []
         store.healthy()
+        assert contents(store) == []
+        assert store.spool.memory == 0
+    held_in_queue(store, LETTER)
+    store.advance(1)
+    assert spooled(store) == {}
+
+
+def test_a_commit_that_failed_and_comes_back_with_a_crash_finds_its_file(store: Store) -> None:
+    """The flush failed after SQLite had written everything: the next life sees the transaction."""
+    store.fail("database: committed", times=2, error=lambda: sqlite3.OperationalError("disk I/O error"))
+    with pytest.raises(StorageTrouble):
+        held_in_queue(store, LARGE)
+    store.advance(1)
+    store.healthy()
+    assert len(contents(store)) == 1
+    store.crash()
+    store.boot(recover=False)
+    assert list(spooled(store).values()) == [LARGE]
+    assert store.gaps() == []
 
 
 def test_a_discarded_message_leaves_no_file(store: Store) -> None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mailsrv.config import Config, parse
+from mailsrv.dkim.signer import Signer
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
 from mailsrv.mail.outcome import Outcome, Result
@@ -17,6 +18,7 @@ from mailsrv.relay.bounce import Reports
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.store.accounts import Directory, parse_directory
+from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.message import FinalRecipient
 from tests.worlds.store import LETTER, Store
 
@@ -102,6 +104,7 @@ class QueueSettings:
     def __init__(self, text: str = CONFIG, accounts: str = ACCOUNTS, aliases: str = "") -> None:
         self.config: Config
         self.directory: Directory
+        self.keys = NO_KEYS
         self.change(text, accounts, aliases)
 
     def change(self, text: str, accounts: str = ACCOUNTS, aliases: str = "") -> None:
@@ -122,7 +125,8 @@ class QueueWorld(Store):
         super().boot(recover=False)
         self.agent = ScriptedAgent()
         outside = self.outside
-        self.reports = Reports(self.settings, outside, self.spool, self.database)
+        signer = Signer(outside, lambda: self.settings.keys.signing)
+        self.reports = Reports(self.settings, outside, self.spool, self.database, signer)
         self.queue = QueueRunner(
             self.settings, outside, self.database, self.spool, self.agent, self.reports, self.local
         )

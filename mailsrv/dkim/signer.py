@@ -1,0 +1,56 @@
+"""Signs messages of our domains as they leave, in threads of its own: neither hash nor signature waits on the reactor.
+
+The keys in force are asked for at each message.  Where a domain has none its mail leaves as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+
+from mailsrv.dkim import signature
+from mailsrv.dkim.canonical import RelaxedBody
+from mailsrv.dkim.signature import Key
+from mailsrv.outside.interfaces import Outside
+
+THREADS = 2
+
+Keys = Mapping[str, Sequence[Key]]
+
+
+class Signer:
+    """``keys`` gives the keys in force, by domain (A-labels), in the order of their signatures."""
+
+    def __init__(self, outside: Outside, keys: Callable[[], Keys]) -> None:
+        self._worker = outside.worker("signatures", THREADS)
+        self._wall = outside.wall
+        self._keys = keys
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._worker.stop()
+
+    async def fields(self, domain: str, header: bytes, body: AsyncIterable[bytes]) -> bytes:
+        """The DKIM-Signature fields of ``domain`` for the front of a message, b"" when it has no key.
+
+        ``header`` is the header section as it leaves, ``body`` what follows the empty line, in chunks as large as they
+        may be in memory.  What reading them raises goes to the caller.
+        """
+        keys = self._keys().get(domain, ())
+        if not keys:
+            return b""
+        digest = hashlib.sha256()
+        relaxed = RelaxedBody(digest.update)
+        last = b""
+        async for chunk in body:
+            # The last one goes with the signature, so that most messages take one hop to a thread.
+            if last:
+                await self._worker.call(relaxed.feed, last)
+            last = chunk
+
+        def sign() -> bytes:
+            relaxed.feed(last)
+            relaxed.end()
+            return signature.sign(keys, header, digest.digest(), self._wall())
+
+        return await self._worker.call(sign)
