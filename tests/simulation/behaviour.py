@@ -32,7 +32,7 @@ FINAL = ("mail 550", "rcpt 550", "data 554", "dot 554")
 class Received:
     """A message that arrived whole.  ``answered``: the sender has read the 250.
 
-    ``at`` is in seconds since the world began.  ``eight_bit``: octets above 127 were welcome.
+    ``at`` is in seconds since the world began.  ``seven_bit``: 8BITMIME was not offered.
     """
 
     sender: str
@@ -41,7 +41,7 @@ class Received:
     answered: bool
     at: float
     tls: bool
-    eight_bit: bool = True
+    seven_bit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

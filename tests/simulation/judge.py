@@ -23,6 +23,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from email import message_from_bytes
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -171,8 +172,8 @@ def _damaged(world: World, mailbox: str) -> Iterator[str]:
         yield from _altered(mailbox, octets, by_id)
 
 
-def _altered(where: str, octets: bytes, by_id: dict[str, Message]) -> Iterator[str]:
-    """Content is what was sent, behind trace headers and nothing else."""
+def _altered(where: str, octets: bytes, by_id: dict[str, Message], *, seven_bit: bool = False) -> Iterator[str]:
+    """Content is what was sent, behind trace headers and nothing else; or says the same in ``seven_bit``."""
     identifier = _id(octets)
     prefix = _PREFIX.match(octets)
     assert prefix is not None
@@ -180,10 +181,17 @@ def _altered(where: str, octets: bytes, by_id: dict[str, Message]) -> Iterator[s
         yield f"{where}: a message without trace headers: {octets[:200]!r}"
     if identifier in by_id:
         content = _lf(by_id[identifier].content)
-        if octets[prefix.end() :] != content:
+        arrived = octets[prefix.end() :]
+        if arrived != content and not (seven_bit and _says_the_same(arrived, content)):
             yield f"{where}: {identifier} is not what was sent: {octets!r}"
     elif b"multipart/report" not in octets:
         yield f"{where}: a message that nobody sent: {octets[:500]!r}"
+
+
+def _says_the_same(arrived: bytes, content: bytes) -> bool:
+    """Whether a simple text was encoded, and its header only added to."""
+    header, _, body = content.partition(b"\n\n")
+    return arrived.startswith(header) and message_from_bytes(arrived).get_payload(decode=True) == body
 
 
 def _damaged_spool(world: World, connection: sqlite3.Connection) -> Iterator[str]:
@@ -229,7 +237,7 @@ def _unfinished(world: World) -> Iterator[str]:
     by_id = {message.id: message for message in world.sent}
     for sink in world.sinks.values():
         for received in sink.messages:
-            yield from _altered(sink.name, _lf(received.content), by_id)
+            yield from _altered(sink.name, _lf(received.content), by_id, seven_bit=received.seven_bit)
 
 
 def _signatures(world: World) -> Iterator[str]:

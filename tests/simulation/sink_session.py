@@ -290,7 +290,7 @@ class SinkSession:
             False,
             self._sink.reactor.seconds(),
             self._tls,
-            "8BITMIME" in self._offered(),
+            "8BITMIME" not in self._offered(),
         )
         if not fault.isdigit():
             self._sink.messages.append(received)
