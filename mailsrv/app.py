@@ -20,6 +20,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from mailsrv.checks.admission import Admission
+from mailsrv.checks.bursts import Bursts
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.clients import is_within
 from mailsrv.checks.members import all_checks
@@ -27,6 +28,7 @@ from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
 from mailsrv.dkim.publication import Publication
 from mailsrv.dkim.signer import Signer
+from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Answer, IFilesystem, IResolver, Outside
 from mailsrv.outside.proxied import ProxiedFactory
 from mailsrv.pop3.protocol import Pop3Factory
@@ -35,20 +37,25 @@ from mailsrv.relay.delivery import Relay
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.smtp.house import House
 from mailsrv.smtp.protocol import SmtpFactory
-from mailsrv.store import ledger, maildir, schema, secret
+from mailsrv.store import homes, ledger, maildir, schema, secret
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
+from mailsrv.store.homes import HomesKept
+from mailsrv.store.housekeeping import Housekeeping
 from mailsrv.store.key_states import Keys
 from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
 from mailsrv.store.message import Arrival
+from mailsrv.store.notices import Notices
 from mailsrv.store.password_renewal import PasswordRenewal
-from mailsrv.store.passwords import Passwords
+from mailsrv.store.passwords import Match, Passwords
+from mailsrv.store.quota_warning import QuotaWarnings
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings as Present
 from mailsrv.store.spool import Spool
 from mailsrv.store.tail import Tail
+from mailsrv.store.usage import MailboxUsage
 from mailsrv.tls import ServerCertificate
 
 log = Logger()
@@ -110,7 +117,8 @@ class Server:
         resolver = _Resolver(settings, outside)
         self.database = Database(outside, os.path.join(state, "mailsrv.db"))
         self._spool = Spool(outside, self.database, state, lambda: settings.config.hostname)
-        self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after)
+        self._usage = MailboxUsage(outside, os.path.join(state, "mail"), settings)
+        self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after, self._usage)
         self._relay = Relay(settings, outside, resolver)
         self._signer = Signer(outside, lambda: settings.keys.signing)
         reports = Reports(settings, outside, self._spool, self.database, self._signer)
@@ -121,18 +129,36 @@ class Server:
         self._renewal = PasswordRenewal(outside, lambda: settings.config)
         self._passwords.on_outdated = self._renewal.take
         self._passwords.on_used = Logins(outside, self.database).used
+        self._passwords.homes.on_due = HomesKept(outside, self.database)
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
+        self._housekeeping = Housekeeping(outside, os.path.join(state, "mail"), settings, self._usage)
+        notices = Notices(settings, outside, self._spool, self.database, self._signer.fields)
+        warnings = QuotaWarnings(settings, outside, self.database, notices)
+        self._usage.on_usage = warnings.usage
+        self._mailboxes.on_removing = self._usage.removing
+        self._mailboxes.on_removed = self._usage.removed
         self._spool.on_accepted = self._accepted
         self._local.on_deferred = self._queue.wake_at
         self._local.report_success = reports.stored
 
-        admission = Admission(lambda: settings.config.limits)
-        penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds)
+        admission = Admission(lambda: settings.config.limits, self._passwords.homes.knows_network)
+        penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds, self._passwords.homes.knows)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
-        caps = Caps(lambda: settings.config.limits, self.database, outside.wall)
+        self._bursts = Bursts(lambda: settings.config.limits.first_time_recipients, self.database, outside.wall)
         house = House(
-            settings, outside, self._spool, self._passwords, penalties, self._recorder, checks, caps, self._signer
+            settings=settings,
+            outside=outside,
+            spool=self._spool,
+            passwords=self._passwords,
+            penalties=penalties,
+            recorder=self._recorder,
+            checks=checks,
+            caps=Caps(lambda: settings.config.limits, self.database, outside.wall),
+            bursts=self._bursts,
+            signer=self._signer,
+            notices=notices,
+            usage=self._usage,
         )
         certificate = settings.certificate
 
@@ -198,6 +224,7 @@ class Server:
             self._spool.open(connection)
             self._tail = Tail(self.database, connection)
             self._passwords.secret = secret.lasting(connection, "scram", self._outside.random)
+            self._passwords.homes.load(homes.read(connection), self._outside.wall(), self._password)
         except OSError as error:
             raise StartError(f"{error.filename or self._state}: {error.strerror}.") from None
         except sqlite3.Error as error:
@@ -207,6 +234,7 @@ class Server:
         self._queue.wake()
         self._every(LOOK_EVERY_S, self._look)
         self._every(PRUNE_EVERY_S, self._prune)
+        self._housekeeping.start()
         self._every(PUBLICATION_EVERY_S, self._publication.look)
 
     # -- what happens meanwhile
@@ -218,7 +246,16 @@ class Server:
         log.warn("The proxy {address} was let go: {reason}.", address=address, reason=reason)
         self._recorder.record(Event(ledger.CONNECTION, client=address, reason=reason, rule="listen.proxies"))
 
+    def _password(self, account: str, name: str) -> Match | None:
+        """A password of an account, as it is now."""
+        return self._passwords.named(self._settings.directory.account(Address.parse(account)), name)
+
+    def _holds(self, account: str, match: Match) -> bool:
+        return self._passwords.holds(self._settings.directory.account(Address.parse(account)), match)
+
     def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
+        if arrival.hold is not None:
+            return  # the operator's release is a change of the database
         if arrival.release_at > self._outside.wall():
             self._queue.wake_at(arrival.release_at)
             return
@@ -241,9 +278,11 @@ class Server:
         self._settings.look()
         if not self._looking:
             self._looking = True
-            Deferred.fromCoroutine(self._look_at_database()).addErrback(
-                lambda failure: log.error("The database could not be looked at: {failure}", failure=failure)
-            ).addBoth(self._looked)
+            Deferred.fromCoroutine(self._look_at_database()).addErrback(self._look_failed).addBoth(self._looked)
+
+    def _look_failed(self, failure: object) -> None:
+        if not self._stopping:  # else it was closed under our eyes
+            log.error("The database could not be looked at: {failure}", failure=failure)
 
     def _looked(self, result: object) -> None:
         self._looking = False
@@ -253,12 +292,16 @@ class Server:
         if version != self._version:  # the first time, too: something may have changed since the start
             self._version = version
             self._queue.wake()
+            self._bursts.look_again()
         await self._tail.look()
 
     def _prune(self) -> None:
         before = self._outside.wall() - LEDGER_KEPT_S
         self.database.write(ledger.prune, before, PRUNED_AT_ONCE).addCallbacks(
             self._pruned, lambda failure: log.error("The ledger could not be pruned: {failure}", failure=failure)
+        )
+        self.database.write(homes.prune, self._outside.wall() - homes.KEPT_S).addErrback(
+            lambda failure: log.error("Old places of logins could not be pruned: {failure}", failure=failure)
         )
 
     def _pruned(self, rows: int) -> None:
@@ -269,6 +312,7 @@ class Server:
     def _reconfigured(self) -> None:
         self._recorder.record(Event(ledger.CONFIG, reason="the configuration was taken up", rule="configuration"))
         log.info("The configuration was taken up.")
+        self._passwords.homes.review(self._holds)
         self._queue.reconfigured()
         Deferred.fromCoroutine(self._change_listeners()).addErrback(
             lambda failure: log.error("The listeners could not be changed: {failure}", failure=failure)
@@ -311,7 +355,8 @@ class Server:
         await self._within(FINISH_S, self._queue.stop(), self._local.stop())
         self._recorder.close()
         await self._within(CLOSE_S, self.database.close())
-        for part in (self._spool, self._passwords, self._renewal, self._mailboxes, self._signer, self._publication):
+        parts = (self._spool, self._passwords, self._renewal, self._mailboxes, self._housekeeping, self._usage)
+        for part in (*parts, self._signer, self._publication):
             part.stop()
 
     async def _within(self, seconds: float, *work: Coroutine[Deferred[Any], Any, None]) -> bool:

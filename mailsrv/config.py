@@ -106,6 +106,12 @@ class Auth(msgspec.Struct, frozen=True):
     cleartext: Annotated[str, _string(values.cleartext, "never")]
 
 
+class Submission(msgspec.Struct, frozen=True):
+    """What is done for our own users' clients.  ``mend_lines``: a bare LF in a message is made CRLF."""
+
+    mend_lines: Annotated[bool, _Key(bool, "true or false", values.same, False)]
+
+
 class Dns(msgspec.Struct, frozen=True):
     """``servers`` are ``address:port``; an IPv6 address stands in brackets.  Empty: the system's resolver."""
 
@@ -124,17 +130,24 @@ class Checks(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds."""
+    """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds.
+
+    ``over_cap`` is "refuse" or "hold"; ``first_time_recipients`` 0 is never.  ``quota_warning`` is a share of the
+    quota, 1.0 for all of it, 0.0 for never.
+    """
 
     message_size: Annotated[int, _Key(str | int, 'a size such as "50 MiB" or a number of octets', size, "50 MiB")]
     recipients: Annotated[int, _whole(1000)]
     recipients_per_hour: Annotated[int, _whole(1000)]
     recipients_per_day: Annotated[int, _whole(5000)]
+    over_cap: Annotated[str, _string(values.over_cap, "refuse")]
+    first_time_recipients: Annotated[int, _Key(int, "a whole number", values.count_or_none, 30)]
     connections: Annotated[int, _whole(10000)]
     connections_per_client: Annotated[int, _whole(50)]
     minimum_rate: Annotated[int, _whole(100)]
     transaction_time: Annotated[float, _duration("1h")]
     penalties: Annotated[bool, _Key(bool, "true or false", values.same, True)]
+    quota_warning: Annotated[float, _Key(str, 'a share such as "90%", or "" for never', values.share_or_off, "90%")]
 
 
 class Outbound(msgspec.Struct, frozen=True):
@@ -175,6 +188,7 @@ class Config(msgspec.Struct, frozen=True):
     listen: Listen
     tls: Tls
     auth: Auth
+    submission: Submission
     dns: Dns
     checks: Checks
     limits: Limits

@@ -104,6 +104,14 @@ def duration_or_off(value: str | float) -> float:
     return 0.0 if value in ("", 0) else duration(value)
 
 
+def share_or_off(text: str) -> float:
+    """``"90%"`` is 0.9, from 1% to 100%; ``""`` is 0.0."""
+    found = re.fullmatch("([0-9]{1,3})%", text)
+    if text and (found is None or not 1 <= int(found[1]) <= 100):
+        raise ValueError(f'"{text}" is not a share such as "90%"')
+    return int(found[1]) / 100 if found else 0.0
+
+
 def size(value: str | int) -> int:
     """Octets.  ``"50 MiB"`` (1024), ``"10 MB"`` (1000), or a number of octets; more than 0, at most 1 TiB."""
     octets = _with_unit(value, _SIZE_UNITS) if isinstance(value, str) else value
@@ -179,6 +187,19 @@ def count(value: int) -> int:
     if not 1 <= value <= 1_000_000:
         raise ValueError(f"{value} is not between 1 and 1000000")
     return value
+
+
+def count_or_none(value: int) -> int:
+    """A number of which 0 means never."""
+    if not 0 <= value <= 1_000_000:
+        raise ValueError(f"{value} is not between 0 and 1000000")
+    return value
+
+
+def over_cap(text: str) -> str:
+    if text not in ("refuse", "hold"):
+        raise ValueError(f'"{text}" is neither "refuse" nor "hold"')
+    return text
 
 
 def cleartext(text: str) -> str:

@@ -8,10 +8,7 @@ TLS 1.2 and later, no renegotiation, no compression, no session taken up again, 
 What cannot be read or does not belong together is a ``CertificateError`` of one sentence; what was in force stays in
 force as a whole.
 
-No tickets, for a large provider's client stumbles over them: none under TLS 1.2.  Under TLS 1.3 OpenSSL sends two that
-stand for no session that we keep, and the one call against it, SSL_CTX_set_num_tickets, is not among those that the
-cryptography package hands on; so they are valid for the shortest time there is, a second.  ``etc/openssl.cnf`` is for
-those who want none at all.
+No tickets, under TLS 1.3 neither, for a large provider's client stumbles over them: ``name_seen`` says how.
 """
 
 from __future__ import annotations
@@ -82,25 +79,28 @@ def _choosing(certificate: str, key: str, names: Mapping[str, Pair]) -> SSL.Cont
     contexts = {pair: _context(*pair) for pair in sorted(pairs)}
     others = {name.encode("ascii"): contexts[pair.certificate, pair.key] for name, pair in names.items()}
 
-    def choose(connection: SSL.Connection) -> None:
+    def name_seen(connection: SSL.Connection) -> None:
+        """Asked by OpenSSL once it has read the client's hello, whether that names us or not.
+
+        Here, and not in the context, tickets are turned off.  An option of the context makes TLS 1.3 send two that name
+        a session of the cache instead, cache or not; one that is set between the hello and the answer makes it send
+        none: what was to be sent is called off (OpenSSL since 1.1.1, final_server_name).
+        """
+        connection.set_options(SSL.OP_NO_TICKET)
         name = (connection.get_servername() or b"").lower()
         other = others.get(name) or others.get(b"*." + name.partition(b".")[2])
         if other is not None:
             connection.set_context(other)
 
-    if others:
-        usual.set_tlsext_servername_callback(choose)
+    usual.set_tlsext_servername_callback(name_seen)
     return usual
 
 
 def _context(certificate: str, key: str) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_options(
-        SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
-    )
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_timeout(1)  # of the tickets that cannot be kept back; 0 would be OpenSSL's default of two hours
     # An idle connection then keeps no record buffers of 16 KiB each.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_cipher_list(b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL:!eNULL")

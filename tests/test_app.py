@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
 
 from mailsrv import app
 from mailsrv.app import Server, StartError, build
 from mailsrv.config import parse
 from mailsrv.dkim import publication
 from mailsrv.outside import listening
-from mailsrv.store import key_states, ledger, queue
+from mailsrv.store import homes, housekeeping, key_states, ledger, maildirsize, queue
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.ledger import Event
@@ -66,11 +67,12 @@ class Settings:
         self.keys = NO_KEYS
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[str], None] = lambda problem: None
+        self.accounts = "alice@example.org:!\n"
         self.change(text)
 
     def change(self, text: str) -> None:
         self.config = parse(text, "/etc/mailsrv/mailsrv.toml")
-        self.directory = parse_directory(self.config, "alice@example.org:!\n", "")
+        self.directory = parse_directory(self.config, self.accounts, "")
 
     def look(self) -> None:
         """Nothing changes by itself."""
@@ -130,9 +132,9 @@ class World:
 
     # -- clients
 
-    def connect(self, port: int = 25, address: str = ADDRESS) -> Conversation:
+    def connect(self, port: int = 25, address: str = ADDRESS, client: str = "198.51.100.1") -> Conversation:
         """A client that has read the greeting; ``Gone``."""
-        reactor = SimulatedReactor(self.timeline, self.machine.network, "client", ("198.51.100.1",), Life("client"))
+        reactor = SimulatedReactor(self.timeline, self.machine.network, "client", (client,), Life("client"))
         conversation = wait(self.timeline, connect(reactor, address, port, Manner()))
         assert wait(self.timeline, conversation.line())[:3] in (b"220", b"+OK")
         return conversation
@@ -225,6 +227,41 @@ def test_a_message_that_comes_in_is_in_the_mailbox(world: World, size: int) -> N
     world.stop()
 
 
+def test_a_quota_is_kept_the_account_warned_and_the_next_message_refused(world: World) -> None:
+    world.start()
+    world.settings.accounts = "alice@example.org:!::::::userdb_quota_rule=*:messages=3\n"
+    world.settings.change(CONFIG)
+    assert world.send().startswith(b"250")
+    world.advance(5)
+    assert world.send().startswith(b"250")
+    world.advance(5)
+    # The warning is never refused; it counts like any other message.
+    world.settings.accounts = "alice@example.org:!::::::userdb_quota_rule=*:messages=2\n"
+    world.settings.change(CONFIG)
+    world.advance(1)
+    client = world.connect()
+    for command in (b"EHLO client.example.net", b"MAIL FROM:<bob@example.net>"):
+        assert world.say(client, command).startswith(b"250")
+    assert world.say(client, b"RCPT TO:<alice@example.org>") == b"452 4.2.2 The mailbox is full\r\n"
+    world.advance(30)
+    (warning,) = [octets for octets in world.mailbox() if b"Subject: Your mailbox is 100% full" in octets]
+    assert warning.startswith(b"Return-Path: <>\nDelivered-To: alice@example.org\n")
+    told = maildirsize.read(SimulatedFilesystem(world.disk), "/state/mail/example.org/alice")
+    assert told is not None
+    assert told.usage == (sum(map(len, world.mailbox())), 3)
+    world.stop()
+
+
+def test_tmp_is_swept_soon_after_the_start(world: World) -> None:
+    world.disk.make_folders("/state/mail/example.org/alice/tmp")
+    SimulatedFilesystem(world.disk).create("/state/mail/example.org/alice/tmp/left").close()
+    world.advance(housekeeping.OLD_S + 1)
+    world.start()
+    world.advance(housekeeping.FIRST_S + 1)
+    assert world.disk.files("/state/mail/example.org/alice/tmp") == {}
+    world.stop()
+
+
 def test_what_the_last_run_left_is_taken_up(world: World) -> None:
     world.start()
     world.crash_at("disk: rename")
@@ -276,6 +313,42 @@ def waiting_for_a_day(world: World) -> int:
     rows.connection.close()
     world.records.records["example.net", "MX"] = [(0, "")]
     return id
+
+
+def test_where_an_account_was_used_is_known_to_the_next_run(world: World) -> None:
+    """So guessing that goes on over a restart does not slow the owner down."""
+    text = CONFIG.replace("checks.dns = false", 'checks.dns = false\nauth.cleartext = "loopback"')
+
+    def logs_in(client: str, password: bytes = b"tulip") -> tuple[bytes, float]:
+        """The answer, and how long it took."""
+        conversation = world.connect(110, client=client)
+        begun = world.timeline.now
+        assert world.say(conversation, b"USER alice@example.org").startswith(b"+OK")
+        answer = world.say(conversation, b"PASS " + password)[:4]
+        conversation.close()
+        return answer, world.timeline.now - begun
+
+    world.settings.accounts = "alice@example.org:{PLAIN}tulip\n"
+    world.start(text)
+    assert logs_in("127.0.0.5")[0] == b"+OK "
+    world.advance(1)
+    world.stop()
+    world.machine.life.end()
+    world.start(text)
+    for n in range(40):
+        assert logs_in(f"127.0.1.{n}", b"wrong")[0] == b"-ERR"
+    answer, took_s = logs_in("127.0.0.5")
+    assert answer == b"+OK "
+    assert took_s < 0.5
+    assert logs_in("127.0.0.6")[1] > 3
+    # With the password goes what was known by it.
+    world.settings.accounts = "alice@example.org:{PLAIN}thyme\n"
+    world.reconfigure(text)
+    assert logs_in("127.0.0.5", b"thyme")[1] > 3
+    assert logs_in("127.0.0.5", b"thyme")[1] < 0.5
+    world.advance(1)
+    world.operator(lambda connection, at: homes.prune(connection, at + 1))
+    assert world.rows("SELECT * FROM home") == []
 
 
 def test_old_events_are_pruned_as_fast_as_they_come(world: World) -> None:
@@ -432,6 +505,16 @@ def test_stopping_with_nothing_to_do_takes_no_time(world: World) -> None:
     assert world.stop() < 1
     with pytest.raises(Gone):
         world.connect()
+
+
+def test_stopping_while_the_database_is_looked_at_is_no_error(certificate: ServerCertificate) -> None:
+    with capturedLogs() as logged:
+        for n in range(20):
+            world = World(certificate).start()
+            world.advance(app.LOOK_EVERY_S + n * 0.0001)
+            world.stop()
+            world.close()
+    assert [event for event in logged if event["log_level"] >= LogLevel.error] == []
 
 
 def test_what_was_to_be_written_is_written_when_the_server_has_stopped(world: World) -> None:

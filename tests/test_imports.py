@@ -40,9 +40,11 @@ SHELLS = {
     "mailsrv.smtp.protocol",
     "mailsrv.smtp.session",
     "mailsrv.smtp.acceptance",
+    "mailsrv.smtp.holding",
     "mailsrv.smtp.house",
     "mailsrv.smtp.login",
     "mailsrv.smtp.refusals",
+    "mailsrv.smtp.room",
     "mailsrv.pop3.protocol",
     "mailsrv.pop3.session",
 }
@@ -62,6 +64,7 @@ ALLOWED = {
     ("mailsrv.tap", REACTOR),
     # The operator's tool is another program: it looks at ports and clocks itself.
     ("mailsrv.cli.check", "socket"),
+    ("mailsrv.cli.check_route", "socket"),
     ("mailsrv.cli.endpoint", "socket"),
 }
 

@@ -143,8 +143,7 @@ def test_no_session_is_taken_up_again(files: tuple[str, str], version: ssl.TLSVe
     first = Talk(server, context).handshake()
     first.say(b"hello")
     session = first.client.session
-    if version is ssl.TLSVersion.TLSv1_2:
-        assert session is None or not session.has_ticket
+    assert session is None or not session.has_ticket
     second = Talk(server, context, session).handshake()
     second.say(b"hello")
     assert not second.client.session_reused

@@ -1,7 +1,8 @@
 """How many connections there may be: in all, and from one client network.
 
 A stranger cannot use up what others need: above a limit a client is told to come back (421 4.7.0, or POP3's like) and
-let go at once.  Limits are read at each connection, so a changed configuration holds for the next one.
+let go at once.  A tenth of all places is for networks from which accounts were used before and for this machine, so no
+crowd of strangers keeps owners out.  Limits are read at each connection, so a changed configuration holds for the next.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from mailsrv.checks.clients import network_of
+from mailsrv.checks.clients import LOCAL, is_loopback, network_of
+
+RESERVED = 10  # one of so many
 
 
 class Limits(Protocol):
@@ -21,10 +24,11 @@ class Limits(Protocol):
 
 
 class Admission:
-    """Counts the connections of all services together."""
+    """Counts the connections of all services together.  ``is_home``: whether some account was used from a network."""
 
-    def __init__(self, limits: Callable[[], Limits]) -> None:
+    def __init__(self, limits: Callable[[], Limits], is_home: Callable[[str], bool]) -> None:
         self._limits = limits
+        self._is_home = is_home
         self._all = 0
         self._of: dict[str, int] = {}
 
@@ -33,7 +37,9 @@ class Admission:
         network = network_of(client)
         count = self._of.get(network, 0)
         limits = self._limits()
-        if self._all >= limits.connections:
+        if self._all >= limits.connections - limits.connections // RESERVED and (
+            self._all >= limits.connections or not (client == LOCAL or is_loopback(client) or self._is_home(network))
+        ):
             return "too many connections in all"
         if count >= limits.connections_per_client:
             return "too many connections from your address"

@@ -5,8 +5,9 @@ Only an answer from 127.0.0.2 to 127.0.255.255 is a listing.  127.255.255.x mean
 reported once an hour, and never keeps mail out.
 
 A list shows by its test points that it works (RFC 5782 5): it lists 127.0.0.2 and does not list 127.0.0.1.  One that
-lists everybody, or has been given up, fails and is ignored until it is looked at again, an hour later.  The test points
-are asked along with the first client of the hour, who does not wait for them.
+lists everybody, or has been given up, fails and is ignored.  The test points are asked along with the first client of
+an hour, who does not wait for them; but no listing is believed before the list has passed within the last minute, or
+within the last hour if its test points cannot be looked up just now.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ log = Logger()
 
 REPORT_EVERY_S = 3600.0
 TEST_EVERY_S = 3600.0
+CONFIRMED_S = 60.0  # so long a test counts when a client is listed
 _LISTED = ipaddress.ip_network("127.0.0.0/16")
 _NEVER = (ipaddress.ip_address("127.0.0.0"), ipaddress.ip_address("127.0.0.1"))
 # RFC 5782 5, IPv4 and IPv6 (the same addresses, mapped): the first of each has to be listed, the second must not.
@@ -67,7 +69,8 @@ class Blocklists:
         self._record = record
         self._reported: dict[str, float] = {}
         self._tested: dict[str, float] = {}
-        self._broken: dict[str, str] = {}  # why, by name
+        self._passed: dict[str, float] = {}  # when last; none of a list that has failed since
+        self._testing: dict[str, list[Deferred[None]]] = {}  # who waits for the test under way
 
     def ask(self, stage: Stage, facts: Facts) -> Opinion:
         if stage is Stage.CONNECT:
@@ -102,20 +105,41 @@ class Blocklists:
             self._test_when_due(name)
         asked = [Deferred.fromCoroutine(self._ask(name, reverse)) for name in names]
         for found in await gatherResults(asked, consumeErrors=True):
-            if found is not None and found.blocklist not in self._broken:
+            if found is not None and await self._is_believed(found.blocklist):
                 return found
         return None
 
+    async def _is_believed(self, name: str) -> bool:
+        if self._ago(self._passed, name) >= CONFIRMED_S and self._ago(self._tested, name) >= CONFIRMED_S:
+            self._begin_test(name)
+        if name in self._testing:
+            tested: Deferred[None] = Deferred()
+            self._testing[name].append(tested)
+            await tested
+        return self._ago(self._passed, name) < TEST_EVERY_S
+
+    def _ago(self, times: dict[str, float], name: str) -> float:
+        return self._seconds() - times.get(name, float("-inf"))
+
     def _test_when_due(self, name: str) -> None:
-        now = self._seconds()
-        if now - self._tested.get(name, now - TEST_EVERY_S) >= TEST_EVERY_S:
-            self._tested[name] = now
-            Deferred.fromCoroutine(self._test(name)).addErrback(
-                lambda failure: self._report(name, f"its test points could not be asked: {failure.value}")
-            )
+        if self._ago(self._tested, name) >= TEST_EVERY_S:
+            self._begin_test(name)
+
+    def _begin_test(self, name: str) -> None:
+        if name in self._testing:
+            return
+        self._tested[name] = self._seconds()
+        self._testing[name] = []
+        Deferred.fromCoroutine(self._test(name)).addErrback(
+            lambda failure: self._report(name, f"its test points could not be asked: {failure.value}")
+        ).addCallback(self._test_done, name)
+
+    def _test_done(self, result: None, name: str) -> None:
+        for waiting in self._testing.pop(name):
+            waiting.callback(None)
 
     async def _test(self, name: str) -> None:
-        """Whether the list is to be believed for the next hour; a lookup that fails leaves things as they are."""
+        """Whether the list is to be believed; a lookup that fails leaves things as they are."""
         try:
             problem = ""
             for listed, unlisted in zip(_LISTED_POINTS, _UNLISTED_POINTS, strict=True):
@@ -131,10 +155,10 @@ class Blocklists:
             self._report(name, f"its test point cannot be looked up: {error}")
             return
         if problem:
-            self._broken[name] = problem
+            self._passed.pop(name, None)
             self._report(name, problem)
         else:
-            self._broken.pop(name, None)
+            self._passed[name] = self._seconds()
 
     async def _has(self, name: str) -> bool:
         try:

@@ -3,11 +3,16 @@
 A stolen password then sends little before somebody notices.  What counts is what the database has accepted from the
 account, so a restart forgets nothing; after the first look the counts are kept in memory, by minutes.  Recipients of a
 transaction under way are reserved, so many connections at once are no way around.
+
+What is over a cap is refused, or with ``limits.over_cap = "hold"`` held until the operator releases it.  Held
+recipients count like any others, since a release sends them at once; so they keep the account over its cap, and beyond
+twice the cap even they are refused: what a stolen password can store has a bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from mailsrv.store import message
@@ -24,6 +29,17 @@ class Limits(Protocol):
 
     @property
     def recipients_per_day(self) -> int: ...
+
+    @property
+    def over_cap(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A recipient is over a cap: why, and when one is possible again, in words.  ``held``: it is taken all the same."""
+
+    reason: str
+    held: bool
 
 
 class _Usage:
@@ -51,23 +67,27 @@ class Caps:
             sent = await self._database.read(message.recipients_by_minute, account, self._wall() - DAY_S)
             self._usage.setdefault(account, _Usage(sent))
 
-    def reserve(self, account: str) -> str | None:
-        """Count one more recipient; or why not, in words that say when it is possible again."""
+    def reserve(self, account: str) -> Over | None:
+        """Count one more recipient; what is over a cap is counted only if it is to be held."""
         usage = self._usage[account]
         now = int(self._wall())
         usage.minutes = {minute: n for minute, n in usage.minutes.items() if minute > (now - DAY_S) // _MINUTE_S}
         limits = self._limits()
+        over: Over | None = None
         for seconds, limit, words in (
             (HOUR_S, limits.recipients_per_hour, "an hour"),
             (DAY_S, limits.recipients_per_day, "a day"),
         ):
             first = (now - seconds) // _MINUTE_S
             counted = {minute: n for minute, n in usage.minutes.items() if minute > first}
-            if sum(counted.values()) + usage.reserved >= limit:
+            used = sum(counted.values()) + usage.reserved
+            if used >= limit and (over is None or over.held):
                 wait = (min(counted) - first) if counted else 1
-                return f"More than {limit} recipients in {words}; the next one in about {wait} minutes"
-        usage.reserved += 1
-        return None
+                reason = f"More than {limit} recipients in {words}; the next one in about {wait} minutes"
+                over = Over(reason, limits.over_cap == "hold" and used < 2 * limit)
+        if over is None or over.held:
+            usage.reserved += 1
+        return over
 
     def release(self, account: str, reserved: int) -> None:
         """The transaction has come to nothing."""

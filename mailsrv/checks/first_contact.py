@@ -22,10 +22,10 @@ REMEMBERED = 10_000  # senders that were put off; the ledger has the others
 RULE = "checks.first_contact"
 
 _ACCEPTED = "SELECT 1 FROM message WHERE sender = ? AND account = '' LIMIT 1"
-# The conditions repeat those of the partial indexes, or SQLite would not use them.
+# The conditions repeat those of the partial indexes, or SQLite would not use them.  People write Bob for bob.
 _WRITTEN_TO = (
     "SELECT 1 FROM recipient JOIN message ON message.id = recipient.message"
-    " WHERE recipient.address = ? AND message.account <> '' LIMIT 1",
+    " WHERE lower(recipient.address) = lower(?) AND recipient.mailbox = '' AND message.account <> '' LIMIT 1",
     "SELECT 1 FROM recipient JOIN message ON message.id = recipient.message"
     " WHERE recipient.original = ? AND recipient.original <> recipient.address AND message.account <> '' LIMIT 1",
 )

@@ -70,6 +70,8 @@ class Verdict:
 
     ``text`` is ASCII and nothing of it comes from the client.  ``headers`` are whole fields, made by
     ``mailsrv.mail.header.build``, and go above the message with a verdict of any kind if the message is accepted.
+    ``removed`` are fields that are then taken out of it, as ``mailsrv.mail.header.whole_fields`` gives them: at the end
+    of the content only, and for what must not be believed, since it breaks signatures (RFC 8601 5).
     """
 
     kind: Kind
@@ -79,11 +81,12 @@ class Verdict:
     status: str = ""
     text: str = ""
     headers: bytes = b""
+    removed: tuple[bytes, ...] = ()
 
 
-def headers(fields: bytes, *, reason: str = "", rule: str = "") -> Verdict:
-    """Nothing but fields to add."""
-    return Verdict(Kind.HEADERS, reason, rule, headers=fields)
+def headers(fields: bytes, *, reason: str = "", rule: str = "", removed: tuple[bytes, ...] = ()) -> Verdict:
+    """Nothing but fields to add and to take out."""
+    return Verdict(Kind.HEADERS, reason, rule, headers=fields, removed=removed)
 
 
 def doubt(*, reason: str, rule: str, headers: bytes = b"") -> Verdict:
@@ -120,6 +123,7 @@ class Facts:
     recipients: list[Address] = field(default_factory=list)  # accepted so far
     doubts: dict[str, Verdict] = field(default_factory=dict)  # of this transaction, by the name of the check
     fields: list[bytes] = field(default_factory=list)  # of the verdicts, for the front of the message
+    removed: set[bytes] = field(default_factory=set)  # by the verdicts, from the header section
     # At the end of the content.
     header: bytes = b""  # the header section as it came, with the empty line
     whole: bool = False  # all of the header section is there; it is cut where it is too long for the memory
@@ -147,6 +151,7 @@ class Facts:
         self.recipients = []
         self.doubts = {}
         self.fields = []
+        self.removed = set()
         self.over()
 
     def over(self) -> None:

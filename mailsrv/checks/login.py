@@ -13,6 +13,7 @@ import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from mailsrv.checks.clients import network_of
 from mailsrv.checks.interfaces import Penalties
 from mailsrv.mail.address import Address, AddressError
 from mailsrv.sasl.scram import WRONG_PASSWORD, ServerFirst, StoredKeys
@@ -72,10 +73,14 @@ class Login:
     async def with_password(self, mechanism: str, username: str, password: str) -> Granted | Denied:
         """PLAIN, LOGIN, or USER and PASS."""
         name, account = self._look_up(username)
-        if not await self._wait_as_due(name):
+        delay_s = await self._wait_as_due(name)
+        if delay_s is None:
             return Denied.BUSY
         try:
-            match = await self._passwords.verify(account, password, self._service)
+            # Who had to wait long is the first to be turned away.
+            network = network_of(self._client)
+            like = self._passwords.somebody(self._settings.directory.accounts, name)
+            match = await self._passwords.verify(account, password, self._service, network, delay_s, like)
         except TooBusy:
             return Denied.BUSY
         if account is None or match is None:
@@ -85,7 +90,7 @@ class Login:
     async def server_first(self, username: str) -> ServerFirst | Denied:
         """SCRAM, when the client has said its name."""
         name, account = self._look_up(username)
-        if not await self._wait_as_due(name):
+        if await self._wait_as_due(name) is None:
             return Denied.BUSY
         first = self._passwords.server_first(account, name)
         self._keys = first.keys
@@ -113,12 +118,14 @@ class Login:
             return username[:_NAME_LIMIT].lower(), None
         return address.key, self._settings.directory.account(address)
 
-    async def _wait_as_due(self, name: str) -> bool:
-        delay = self._penalties.delay_s(self._client, name)
-        return delay <= 0 or await self._wait(delay)
+    async def _wait_as_due(self, name: str) -> float | None:
+        """How long it has waited, in seconds; None when the waiting was cut short."""
+        delay_s = self._penalties.delay_s(self._client, name)
+        return delay_s if delay_s <= 0 or await self._wait(delay_s) else None
 
     def _succeeded(self, account: Account, match: Match) -> Granted:
         self._penalties.succeeded(self._client, account.key)
+        self._passwords.homes.add(account, match, network_of(self._client))
         self._passwords.on_used(account, match, self._client, self._service)
         return Granted(account, match)
 

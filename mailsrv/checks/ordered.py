@@ -73,6 +73,7 @@ class Checks:
         observed = check.name in self._observed()
         if verdict.headers:
             facts.fields.append(verdict.headers)
+        facts.removed.update(verdict.removed)
         if verdict.kind in _REFUSALS:
             if observed:
                 self._tell(check, verdict, stage, facts)

@@ -14,11 +14,11 @@ import getpass
 import os
 import sys
 
-from mailsrv.cli import account_import, account_list
+from mailsrv.cli import account_import, account_list, account_quota
 from mailsrv.cli.command import Failure, add_common, config_of
 from mailsrv.config import Config
 from mailsrv.mail.address import Address
-from mailsrv.store import app_passwords, logins, scram_keys
+from mailsrv.store import app_passwords, homes, logins, scram_keys
 from mailsrv.store.account_files import Texts, edit
 from mailsrv.store.accounts import Account, Directory, account_address, parse_directory, read_text
 from mailsrv.store.connection import opened, transaction
@@ -51,6 +51,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_common(action)
     action.add_argument("address", metavar="ADDRESS")
     action.set_defaults(run=_remove)
+    account_quota.register(actions)
     account_import.register(actions)
 
 
@@ -108,6 +109,7 @@ def _passwd(arguments: argparse.Namespace) -> int:
 
     edit(config, change)
     print(f"{address.text} has a new password.")
+    _forget(config, address, "")
     return 0
 
 
@@ -156,6 +158,7 @@ def _forget(config: Config, address: Address, password: str | None = None) -> No
     """What was known of the use of a password, or of all."""
     with opened(os.path.join(config.state, "mailsrv.db")) as connection, transaction(connection):
         logins.forget(connection, address.key, password)
+        homes.forget(connection, address.key, password)
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``mailsrv account list``: the accounts, their app passwords, and when each password was last used."""
+"""``mailsrv account list``: the accounts, what they hold, their app passwords, the last use of each password."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mailsrv.cli import account_quota
 from mailsrv.cli.command import print_json, table, wants_json
 from mailsrv.cli.wording import clean, moment
 from mailsrv.config import Config
@@ -32,7 +33,7 @@ def show(arguments: argparse.Namespace, config: Config, accounts: Iterable[Accou
         return 0
     rows = [row for account in accounts for row in _rows(config, account, uses)]
     if rows:
-        print(table(rows, ("address", "mailbox", "state", "last login")))
+        print(table(rows, ("address", "mailbox", "state", "quota", "last login")))
     else:
         print("There are no accounts; 'mailsrv account add ADDRESS' adds one.")
     return 0
@@ -43,10 +44,11 @@ def _state(account: Account) -> str:
 
 
 def _rows(config: Config, account: Account, uses: _Uses) -> Iterable[tuple[str, ...]]:
-    yield account.key, mailbox(config, account), _state(account), _words(uses.get((account.key, "")))
+    used = account_quota.words(account, mailbox(config, account))
+    yield account.key, mailbox(config, account), _state(account), used, _words(uses.get((account.key, "")))
     for app in account.apps:
         limits = f"{' and '.join(app.services)} only" if app.services else ""
-        yield f"  app {app.name}", "", limits, _words(uses.get((account.key, app.name)))
+        yield f"  app {app.name}", "", limits, "", _words(uses.get((account.key, app.name)))
 
 
 def _words(use: Use | None) -> str:
@@ -58,6 +60,7 @@ def _object(config: Config, account: Account, uses: _Uses) -> dict[str, Any]:
         "address": account.key,
         "mailbox": mailbox(config, account),
         "state": _state(account),
+        "quota": account_quota.as_object(account, mailbox(config, account)),
         "scram": account.scram is not None,
         "last_login": _use_object(uses.get((account.key, ""))),
         "app_passwords": [

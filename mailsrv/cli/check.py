@@ -1,8 +1,9 @@
 """``mailsrv check``: whether the server can do its work, one line for each thing looked at, with the remedy.
 
-Looks at the configuration, accounts and aliases, files and their permissions, the certificates, the keys that sign, the
-ports, the queue, the ways out, and what DNS says about us.  It changes nothing.  Exit status 1 when something is wrong;
-warnings alone are 0.  It may run while the server does: a port that mailsrv itself answers on is in order.
+Looks at the configuration, accounts and aliases, files and their permissions, the mailboxes, the certificates, the keys
+that sign, the ports, the queue and what other servers have refused lately, the ways out, and what DNS says about us.
+It changes nothing.  Exit status 1 when something is wrong; warnings alone are 0.  It may run while the server does: a
+port that mailsrv itself answers on is in order.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from mailsrv.cli import check_dns, check_queue, check_route
+from mailsrv.cli import check_dns, check_mailboxes, check_queue, check_route
 from mailsrv.cli.command import add_common, config_of, print_json, wants_json
 from mailsrv.cli.endpoint import Place, place, socket_path
 from mailsrv.cli.finding import Finding, ok, warning, wrong
@@ -66,6 +67,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield ok("configuration", "every key is understood")
     yield from directory(config)
     yield from files(config)
+    yield from _mailboxes(config)
     yield from certificates(config, datetime.datetime.now(datetime.UTC))
     yield from signing_keys(config)
     for service, endpoints in _services(config):
@@ -94,6 +96,14 @@ def directory(config: Config) -> Iterator[Finding]:
         yield warning(
             "aliases", f"{alias} names {target}, who is nobody", f"mailsrv account add {target}, or alias remove"
         )
+
+
+def _mailboxes(config: Config) -> Iterator[Finding]:
+    try:
+        accounts = load_directory(config).accounts
+    except AccountsError:
+        return  # told before
+    yield from check_mailboxes.mailboxes(config, accounts, now())
 
 
 def files(config: Config) -> Iterator[Finding]:

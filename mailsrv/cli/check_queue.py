@@ -1,4 +1,5 @@
-"""The database and the queue, for ``mailsrv check``: can it be read, and does mail lie in it for longer than it should.
+"""The database and the queue, for ``mailsrv check``: can it be read, does mail lie in it for longer than it should, and
+what have other servers said of late that the operator can do something about.
 
 Before the first start there is no database, and nothing to say of it.
 """
@@ -6,13 +7,17 @@ Before the first start there is no database, and nothing to say of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mailsrv.cli.finding import Finding, ok, warning, wrong
-from mailsrv.cli.wording import counted, span
+from mailsrv.cli.wording import counted, moment, span
 from mailsrv.config import Config
-from mailsrv.store import queue, schema
+from mailsrv.relay.remedies import remedy_of
+from mailsrv.store import notices, queue, schema
 from mailsrv.store.connection import opened, snapshot
+from mailsrv.store.notices import Count
+
+_LATELY_S = 7 * 86400.0
 
 
 def findings(config: Config, now: float) -> Iterator[Finding]:
@@ -22,7 +27,8 @@ def findings(config: Config, now: float) -> Iterator[Finding]:
         return
     try:
         with opened(path) as connection, snapshot(connection):
-            load = queue.load(connection)
+            load, held = queue.load(connection), len(queue.held(connection))
+            refused = notices.counts(connection, now - _LATELY_S)
     except schema.Outdated:
         yield warning("database", f"{path} is of an older version", "restart the server, which brings it up to date")
         return
@@ -36,7 +42,16 @@ def findings(config: Config, now: float) -> Iterator[Finding]:
         yield warning("queue", text, "'mailsrv queue list' tells why")
     else:
         yield ok("queue", f"{counted(load.queued, 'recipient')} waiting")
-    if load.held:
-        yield warning(
-            "queue", f"{counted(load.held, 'recipient')} held", "'mailsrv queue list --held', then release or remove"
-        )
+    if held:
+        remedy = "'mailsrv queue list --held', then release or remove"
+        yield warning("queue", f"{counted(held, 'message')} held until you decide", remedy)
+    yield from _refusals(refused)
+
+
+def _refusals(refused: Sequence[Count]) -> Iterator[Finding]:
+    """The latest first."""
+    for count in refused:
+        remedy = remedy_of(count.cause)
+        if remedy is not None and remedy.tell:
+            often = f"{counted(count.times, 'time')}, the last one on {moment(count.seen)}"
+            yield warning("refused elsewhere", f"{count.cause}, {often}: {remedy.meaning}", remedy.remedy)

@@ -11,6 +11,7 @@ from typing import Any
 from mailsrv.cli import story
 from mailsrv.cli.command import Failure, add_common, config_of, fail, wants_json
 from mailsrv.cli.wording import as_json, clean, counted, moment, now
+from mailsrv.mail.address import Address, AddressError
 from mailsrv.store import history, queue, queue_id, schema
 from mailsrv.store.connection import opened, snapshot, transaction
 from mailsrv.store.queue import Entry
@@ -33,13 +34,19 @@ def register(subparsers: Any) -> None:
     which.add_argument("--all", action="store_true", help="everything that is queued")
     which.add_argument("ids", metavar="ID", nargs="*", default=[], help="queue ids, in any case")
 
-    for name, run, help in (
-        ("hold", _hold, "make no more attempts until the message is released"),
-        ("release", _release, "let the attempts go on"),
-        ("remove", _remove, "take messages out; their senders are not told"),
-    ):
-        verb = _verb(verbs, name, run, help)
-        verb.add_argument("ids", metavar="ID", nargs="+", help="queue ids, in any case")
+    verb = _verb(verbs, "hold", _hold, "make no more attempts until the message is released")
+    verb.add_argument("ids", metavar="ID", nargs="+", help="queue ids, in any case")
+
+    verb = _verb(verbs, "release", _release, "let the attempts go on")
+    which = verb.add_mutually_exclusive_group(required=True)
+    which.add_argument("--all", action="store_true", help="everything that is held")
+    which.add_argument("--account", metavar="ADDRESS", help="everything that is held of what this account has sent")
+    which.add_argument("ids", metavar="ID", nargs="*", default=[], help="queue ids, in any case")
+
+    verb = _verb(verbs, "remove", _remove, "take messages out; their senders are not told")
+    which = verb.add_mutually_exclusive_group(required=True)
+    which.add_argument("--account", metavar="ADDRESS", help="what is held of what this account has sent, nothing else")
+    which.add_argument("ids", metavar="ID", nargs="*", default=[], help="queue ids, in any case")
 
 
 def _verb(
@@ -78,6 +85,9 @@ def _list(arguments: argparse.Namespace) -> int:
 def _print_entry(entry: Entry, at: float) -> None:
     id = queue_id.text(entry.id)
     print(f"{id}  {moment(entry.accepted)}  {story.sender(entry.sender)}, {story.size(entry.size)}")
+    if entry.held:
+        account = f", sent as {clean(entry.account)}" if entry.account else ""
+        print(f"    held{account}: {clean(entry.held)}")
     done = 0
     for recipient in entry.recipients:
         if recipient.state not in schema.OPEN:
@@ -100,6 +110,8 @@ def _entry_object(entry: Entry) -> dict[str, Any]:
         "message_id": entry.message_id,
         "recipients": [story.recipient_object(recipient) for recipient in entry.recipients],
         "size": entry.size,
+        "account": entry.account,
+        "held": entry.held or None,
         "accepted": entry.accepted,
     }
 
@@ -152,6 +164,8 @@ def _hold(arguments: argparse.Namespace) -> int:
 
 
 def _release(arguments: argparse.Namespace) -> int:
+    if arguments.all or arguments.account is not None:
+        return _change_held(arguments, queue.release, "released and will be tried now")
     return _change(arguments, queue.release, "released and will be tried now", "is not held")
 
 
@@ -165,13 +179,37 @@ def _remove(arguments: argparse.Namespace) -> int:
             files.append(removal.spool_file)
         return removal.recipients
 
-    status = _change(arguments, remove, "removed", "")
+    if arguments.account is not None:
+        status = _change_held(arguments, remove, "removed")
+    else:
+        status = _change(arguments, remove, "removed", "")
     for name in files:
         try:
             os.unlink(_spool_path(path, name))
         except FileNotFoundError:
             pass
     return status
+
+
+def _change_held(
+    arguments: argparse.Namespace, operation: Callable[[sqlite3.Connection, float, int], int], done: str
+) -> int:
+    """Do ``operation`` to all messages that are held, or to those of an account."""
+    account = None
+    if arguments.account is not None:
+        try:
+            account = Address.parse(arguments.account).key
+        except AddressError as error:
+            raise Failure(f"{clean(arguments.account)} is no address: {error}.") from None
+    with opened(_database(arguments)) as connection, transaction(connection):
+        at = now()
+        messages = queue.held(connection, account)
+        count = sum([operation(connection, at, message) for message in messages])
+    of = f" of {clean(arguments.account)}" if arguments.account is not None else ""
+    if not messages:
+        return fail(f"nothing{of} is held.")
+    print(f"{counted(len(messages), 'message')}{of}, {counted(count, 'recipient')} {done}.")
+    return 0
 
 
 def _change(

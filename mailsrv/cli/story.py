@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mailsrv.cli.wording import clean, counted, moment, span
+from mailsrv.relay.remedies import Remedy, remedy_for, remedy_of
 from mailsrv.store import ledger, queue_id, schema
 from mailsrv.store.history import MessageHistory, RecipientState, Record
 from mailsrv.store.ledger import Event
@@ -41,11 +42,16 @@ def message_lines(message: MessageHistory, at: float) -> Iterator[str]:
     yield f"Message {id} {sender(message.sender)}"
     yield f"  Message-ID {f'<{clean(message.message_id)}>' if message.message_id else 'missing'}, {size(message.size)}"
     addresses = {recipient.n: recipient.address for recipient in message.recipients}
+    explained: set[str] = set()
     for record in message.events:
         if record.event.kind == ledger.ACCEPTED:
             yield f"  {moment(record.at)}  {_accepted(message, record.event)}"
         else:
             yield f"  {moment(record.at)}  {_decision(record.event, addresses)}"
+            remedy = _remedy(record.event)
+            if remedy is not None and remedy.cause not in explained:
+                explained.add(remedy.cause)
+                yield f"    That means: {remedy.meaning} What to do: {remedy.remedy}"
     deleted = {record.event.n for record in message.events if record.event.kind == ledger.DELETED}
     for recipient in message.recipients:
         now = standing(id, recipient, at, recipient.n in deleted)
@@ -57,7 +63,9 @@ def loose_line(record: Record) -> str:
     event = record.event
     step = {
         ledger.REFUSED: (
-            "Nothing was accepted; the client may try again."
+            "The client may try again; `mailsrv account quota ADDRESS` shows how full it is and gives more."
+            if event.rule == "quota"
+            else "Nothing was accepted; the client may try again."
             if event.status.startswith("4.")
             else "Nothing was accepted; the sender's server has told its user."
         ),
@@ -154,9 +162,11 @@ def event_object(record: Record) -> dict[str, Any]:
 
 
 def _accepted(message: MessageHistory, event: Event) -> str:
-    if message.protocol == "report":
+    if message.protocol.startswith("report") or message.protocol == "double bounce":
         about = f" about {clean(event.detail)}" if event.detail else ""
         return f"written by this server, a report{about}{_because(event)}"
+    if message.protocol == "notice":
+        return f"written by this server{_because(event)}"
     client = f" from {clean(message.client)}" if message.client else ""
     helo = f" ({clean(message.helo)})" if message.helo else ""
     protocol = f" by {clean(message.protocol)}" if message.protocol else ""
@@ -180,6 +190,13 @@ def _decision(event: Event, addresses: dict[int, str]) -> str:
     if event.kind in (ledger.BOUNCED, ledger.WARNED) and event.detail:
         parts.append(f" `mailsrv why {clean(event.detail)}` tells what became of the report.")
     return "".join(parts)
+
+
+def _remedy(event: Event) -> Remedy | None:
+    """What helps against a known refusal by another server."""
+    if event.kind not in (ledger.DEFERRED, ledger.BOUNCED, ledger.DROPPED):
+        return None
+    return remedy_of(event.rule) or remedy_for(event.answer)
 
 
 def _because(event: Event) -> str:

@@ -79,6 +79,11 @@ state = {state}
 # Passwords without TLS: "never", or "loopback" from this machine only.
 #cleartext = "never"
 
+[submission]
+
+# true: a line that ends in LF alone in a message of a user is made whole; else the message is refused.
+#mend_lines = false
+
 [dns]
 
 # Name servers to ask, such as ["127.0.0.1:53", "[::1]:53"]; [] is the system's.
@@ -111,6 +116,13 @@ state = {state}
 #recipients_per_hour = 1000
 #recipients_per_day = 5000
 
+# What happens to mail over these: "refuse" it for now, or "hold" it until `mailsrv queue release`.
+#over_cap = "refuse"
+
+# Recipients that an account may write to for the first time, in an hour, from a network that is new to it; mail to more
+# of them is held, and its owner and the postmaster are told.  0 is never.
+#first_time_recipients = 30
+
 # Connections at once: in all, and from one client address.
 #connections = 10000
 #connections_per_client = 50
@@ -123,6 +135,9 @@ state = {state}
 
 # Delays after failed logins and errors, for each client address.
 #penalties = true
+
+# From which share of its quota on an account is warned by mail; "" is never.
+#quota_warning = "90%"
 
 [outbound]
 

@@ -5,9 +5,10 @@ it holds no control characters, its lengths are within the limits, and two ways 
 (quotes that are not needed go, domains become A-labels in lower case, literals get their shortest form).  The local
 part is opaque: ``%``, ``!`` and a quoted ``@`` in it mean nothing, the domain is what follows the last ``@``.
 
-Refused beyond the grammar: control characters of any kind, line and paragraph separators, address literals with another
-tag than IPv6, top-level labels of digits only (RFC 3696 2), final dots, underscores in domains.  Characters of a domain
-are mapped to lower case and in no other way (no UTS 46), so nothing that merely looks alike becomes the same.
+Refused beyond the grammar: control characters of any kind, those of direction too, line and paragraph separators,
+address literals with another tag than IPv6, top-level labels of digits only (RFC 3696 2), final dots, underscores in
+domains.  Characters of a domain are mapped to lower case and in no other way (no UTS 46), so nothing that merely looks
+alike becomes the same.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 _TO_QUOTE = re.compile(r'(["\\])')
 _LABEL = re.compile(LABEL)
 _DOMAIN = re.compile(DOMAIN)
-# Controls (C0, DEL, C1), line and paragraph separators, surrogates: never in an address, a reply or a log line.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Controls (C0, DEL, C1), line and paragraph separators, surrogates: never in an address, a reply or a log line.  Nor
+# what turns the direction of writing, for then people read another address than programs do.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _LITERAL_4 = re.compile(r"[0-9.]{7,15}")
 _LITERAL_6 = re.compile(r"IPv6:([0-9A-Fa-f:.]{2,45})", re.IGNORECASE | re.ASCII)
 

@@ -15,6 +15,8 @@ AUTHORS = 100  # addresses in one field that are read
 
 # A piece: a quoted string, a quoted pair within it included; white space; or a run of other octets.
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[ \t]+|[<>,;:()@]|[^ \t<>,;:()"@]+', re.DOTALL)
+# Within a comment only parentheses and quoted pairs mean something, quotes do not (RFC 5322 3.2.2).
+_COMMENTED = re.compile(r"[()]|\\.|[^()\\]+|\\\Z", re.DOTALL)
 
 
 class AuthorError(ValueError):
@@ -29,7 +31,7 @@ def authors(value: bytes) -> tuple[Address, ...]:
         text = value.decode()
     except UnicodeDecodeError:
         raise AuthorError("it is not UTF-8") from None
-    found = [_address(mailbox) for mailbox in _mailboxes(_without_comments(_pieces(text)))]
+    found = [_address(mailbox) for mailbox in _mailboxes(_pieces(text))]
     if not found:
         raise AuthorError("it names nobody")
     if len(found) > AUTHORS:
@@ -38,36 +40,31 @@ def authors(value: bytes) -> tuple[Address, ...]:
 
 
 def _pieces(text: str) -> list[str]:
+    """What stands outside of comments; a comment is as white space is."""
     pieces = []
-    at = 0
+    at = depth = 0
     while at < len(text):
-        match = _PIECE.match(text, at)
+        match = (_COMMENTED if depth else _PIECE).match(text, at)
         if match is None:
             raise AuthorError("a quoted string has no end")
-        pieces.append(match[0])
+        piece = match[0]
         at = match.end()
-    return pieces
-
-
-def _without_comments(pieces: list[str]) -> list[str]:
-    kept = []
-    depth = 0
-    for piece in pieces:
         if piece == "(":
             depth += 1
         elif piece == ")":
             depth -= 1
             if depth < 0:
                 raise AuthorError("a closing parenthesis has no opening one")
-        elif depth == 0:
-            kept.append(piece)
+            piece = " "
+        if not depth:
+            pieces.append(piece)
     if depth:
         raise AuthorError("a comment has no end")
-    return kept
+    return pieces
 
 
 def _mailboxes(pieces: list[str]) -> list[list[str]]:
-    """Split at the commas of the list and of groups; each part is the pieces of one mailbox, blanks left out."""
+    """Split at the commas of the list and of groups; each part is the pieces of one mailbox, without outer blanks."""
     parts: list[list[str]] = [[]]
     bracketed = False
     for piece in pieces:
@@ -78,10 +75,20 @@ def _mailboxes(pieces: list[str]) -> list[list[str]]:
         if not bracketed and piece in (",", ";"):
             parts.append([])
         elif not bracketed and piece == ":":
-            parts[-1] = []  # what stood before was the name of a group
-        elif piece.strip(" \t"):
+            # What stood before was the name of a group; with an @ in it, it would look like one of the authors.
+            if "@" in parts[-1]:
+                raise AuthorError("a group has an address for a name")
+            parts[-1] = []
+        elif piece.strip(" \t") or parts[-1]:
             parts[-1].append(piece)
-    return [part for part in parts if part]
+    return [stripped for part in parts if (stripped := _stripped(part))]
+
+
+def _stripped(pieces: list[str]) -> list[str]:
+    end = len(pieces)
+    while end and not pieces[end - 1].strip(" \t"):
+        end -= 1
+    return pieces[:end]
 
 
 def _address(pieces: list[str]) -> Address:
@@ -93,9 +100,24 @@ def _address(pieces: list[str]) -> Address:
     elif ">" in pieces:
         raise AuthorError("a closing angle bracket has no opening one")
     try:
-        address = Address.parse("".join(pieces))
+        address = Address.parse(_joined(pieces))
     except AddressError as error:
         raise AuthorError(f"an address in it is wrong: {error}") from None
     if not address.domain:
         raise AuthorError("an address in it has no domain")
     return address
+
+
+def _joined(pieces: list[str]) -> str:
+    """An address without the blanks that may stand beside its @ and its dots (RFC 5322 4.4), and with all others."""
+    joined = ""
+    blank = False
+    for piece in pieces:
+        if not piece.strip(" \t"):
+            blank = True
+            continue
+        if blank and joined and joined[-1] not in "@." and piece[0] not in "@.":
+            joined += " "
+        joined += piece
+        blank = False
+    return joined

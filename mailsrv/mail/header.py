@@ -13,7 +13,7 @@ from __future__ import annotations
 import binascii
 import quopri
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 HEADER_LIMIT = 1 << 20  # octets of a header section that are looked at
@@ -88,6 +88,24 @@ def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Names, as written, and values, unfolded, of all fields of a header section in their order."""
     for match in _FIELD.finditer(header):
         yield match[1], _unfold(match[2])
+
+
+def whole_fields(header: bytes, name: str) -> list[bytes]:
+    """The fields of that name in a header section, octet for octet with their line ends."""
+    return [header[begin:end] for begin, end in _extents(header, name)]
+
+
+def without(header: bytes, removed: Collection[bytes]) -> bytes:
+    """A header section without the fields that are among ``removed``, as ``whole_fields`` has given them."""
+    names = {whole.partition(b":")[0].rstrip(b" \t").lower() for whole in removed}
+    extents = sorted(extent for name in names for extent in _extents(header, name.decode("ascii")))
+    kept = []
+    at = 0
+    for begin, end in extents:
+        if header[begin:end] in removed:
+            kept.append(header[at:begin])
+            at = end
+    return b"".join((*kept, header[at:]))
 
 
 def field(content: bytes, name: str) -> bytes | None:
@@ -169,6 +187,14 @@ def _places(header: bytes, name: str) -> Iterator[int]:
         if colon:
             yield colon.end() - 1
         found = lower.find(wanted, found + len(wanted))
+
+
+def _extents(header: bytes, name: str) -> Iterator[tuple[int, int]]:
+    """Where the fields of that name begin and end; not of one that is cut."""
+    for at in _places(header, name):
+        end = _FIELD_END.search(header, at)
+        if end is not None and end[0]:
+            yield header.rfind(b"\n", 0, at) + 1, end.end()
 
 
 def _value(header: bytes, at: int) -> bytes:

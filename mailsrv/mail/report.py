@@ -35,7 +35,7 @@ _LOOSE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _IDENTIFIER = re.compile(rb"<[!-;=?-~]{1,250}>")
 _TOKEN = re.compile(r"[A-Za-z0-9]{8,48}")
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
-_UNKNOWN_STATUS: dict[Kind, str] = {"failed": "5.0.0", "delayed": "4.0.0"}
+_UNKNOWN_STATUS: dict[Kind, str] = {"failed": "5.0.0", "lost": "5.0.0", "delayed": "4.0.0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _status(
         # RFC 6533 3: addresses beyond ASCII have a type of their own.
         address_type = "rfc822" if recipient.address.is_ascii else "utf-8"
         fields.append(("Final-Recipient", f"{address_type}; {recipient.address}"))
-        fields.append(("Action", kind))
+        fields.append(("Action", "failed" if kind == "lost" else kind))
         fields.append(("Status", recipient.status))
         if recipient.remote:
             fields.append(("Remote-MTA", f"dns; {recipient.remote.partition(' ')[0]}"))

@@ -16,9 +16,13 @@ from mailsrv.mail.address import Address
 from mailsrv.mail.date import rfc5322_date
 
 WIDTH = 72
+FORGED = (
+    "Nothing where the address was forged, as senders of spam often are. If it belongs to one of your machines or "
+    "users, give that a sender address that exists."
+)
 SHOWN = 50  # recipients told of in words; the machine's part tells of all
 
-Kind = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
+Kind = Literal["failed", "delayed", "delivered", "relayed", "expanded", "lost"]
 
 SUBJECTS: dict[Kind, str] = {
     "failed": "Undeliverable",
@@ -26,6 +30,7 @@ SUBJECTS: dict[Kind, str] = {
     "delivered": "Delivered",
     "relayed": "Passed on",
     "expanded": "Delivered to a list",
+    "lost": "Undeliverable report",
 }
 
 _OPENINGS: dict[Kind, str] = {
@@ -40,6 +45,10 @@ _OPENINGS: dict[Kind, str] = {
         "this may be the last one about it."
     ),
     "expanded": "Your message was delivered to the address below, which passes it on to several others.",
+    "lost": (
+        "A report of this server, that a message could not be delivered, could not be delivered itself to the address "
+        "below. So nobody has heard what became of that message, and the report comes to you, the postmaster."
+    ),
 }
 _PLURAL = (("the address below", "the addresses below"), ("which passes", "which pass"))
 
@@ -50,7 +59,9 @@ class ReportedRecipient:
 
     ``status`` is an enhanced status code; ``reason``, ``answer`` and ``remote`` are as in
     :class:`mailsrv.mail.outcome.Outcome`.  ``original`` is ORCPT, decoded, as ``type;address``, "" when there was none.
-    ``attempted_at`` is the last attempt and ``retry_until`` the time of giving up, seconds since 1970.
+    ``attempted_at`` is the last attempt and ``retry_until`` the time of giving up, seconds since 1970.  ``meaning`` and
+    ``remedy``, whole sentences, are of a known refusal, "" for others; ``for_postmaster``: the remedy is not for the
+    sender but for who runs this server.
     """
 
     address: Address
@@ -61,6 +72,9 @@ class ReportedRecipient:
     original: str = ""
     attempted_at: float | None = None
     retry_until: float | None = None
+    meaning: str = ""
+    remedy: str = ""
+    for_postmaster: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +106,21 @@ def _lines(kind: Kind, hostname: str, recipients: Sequence[ReportedRecipient], t
         yield ""
         yield from _wrapped(f"And {len(recipients) - SHOWN} more, which the next part of this report names.")
     yield ""
-    yield "Your message:"
+    yield "The report:" if kind == "lost" else "Your message:"
     yield ""
     for name, value in (("Subject", told.subject), ("Date", told.date), ("Message-ID", told.message_id)):
         if value:
             yield from _wrapped(f"{name}: {value}", "  ")
     yield from _wrapped(f"Received: {rfc5322_date(told.arrived_at)} by {hostname}", "  ")
     yield ""
-    yield from _wrapped(_closing(hostname, told))
+    yield from _wrapped(_closing(kind, hostname, told))
 
 
-def _closing(hostname: str, told: Told) -> str:
-    attached = "Your message is attached." if told.returned == "message" else "The header of your message is attached."
+def _closing(kind: Kind, hostname: str, told: Told) -> str:
+    what = "the report" if kind == "lost" else "your message"
+    attached = (
+        f"{what.capitalize()} is attached." if told.returned == "message" else f"The header of {what} is attached."
+    )
     return f"{attached} This report was written by the mail server {hostname}; nobody reads answers to it."
 
 
@@ -112,24 +129,47 @@ def _recipient(kind: Kind, recipient: ReportedRecipient) -> Iterator[str]:
     asked = recipient.original.partition(";")[2]
     if asked and asked.lower() not in {str(recipient.address).lower(), recipient.address.text.lower()}:
         yield from _wrapped(f"You wrote to {asked}, which leads there.", "    ")
-    if kind not in ("failed", "delayed"):
+    if kind not in ("failed", "delayed", "lost"):
         return
     yield ""
-    yield from _wrapped(f"{status.meaning(recipient.status)}.", "    ")
+    if not recipient.meaning or recipient.status.endswith(".4.7"):
+        yield from _wrapped(f"{status.meaning(recipient.status)}.", "    ")
     if recipient.reason:
-        yield from _wrapped(f"{recipient.reason[:1].upper()}{recipient.reason[1:].rstrip('.')}.", "    ")
+        yield from _wrapped(_sentence(recipient.reason), "    ")
     if recipient.answer:
         yield ""
         yield from _wrapped(f"{recipient.remote or 'The other server'} said:", "    ")
         yield from _wrapped(recipient.answer, "      ")
     yield ""
+    if recipient.meaning:
+        yield from _wrapped(f"What it means: {recipient.meaning}", "    ")
+        yield ""
     if kind == "delayed":
         if recipient.retry_until is not None:
             yield from _wrapped(f"The server tries until {rfc5322_date(recipient.retry_until)}.", "    ")
-        return
+    else:
+        yield from _wrapped(f"What you can do: {_advice(kind, recipient)}", "    ")
+    if recipient.for_postmaster:
+        yield ""
+        yield from _wrapped(f"What the postmaster can do: {recipient.remedy}", "    ")
+
+
+def _sentence(words: str) -> str:
+    # A host's name is written as it is.
+    begins_with_name = "." in words.partition(" ")[0]
+    return f"{words[:1] if begins_with_name else words[:1].upper()}{words[1:].rstrip('.')}."
+
+
+def _advice(kind: Kind, recipient: ReportedRecipient) -> str:
+    if kind == "lost":
+        return FORGED
+    if recipient.for_postmaster:
+        return status.OUR_POSTMASTER
+    if recipient.remedy and recipient.answer.startswith("5"):
+        return recipient.remedy
     # Where the server has given up, "try again later" is no longer what it will do: ask for the advice of a final no.
     final = f"5{recipient.status[1:]}" if recipient.status.startswith("4") else recipient.status
-    yield from _wrapped(f"What you can do: {status.advice(final, recipient.answer)}", "    ")
+    return status.advice(final, recipient.answer)
 
 
 def _wrapped(words: str, indent: str = "") -> Iterable[str]:

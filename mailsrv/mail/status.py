@@ -116,7 +116,7 @@ _SUBJECTS = {
 _CHECK_ADDRESS = "Check the address for typing errors, and ask the recipient in another way whether it is still in use."
 _SMALLER = "Send a smaller message, or put large attachments somewhere for downloading and send the link."
 _LATER = "Send the message again later."
-_OUR_POSTMASTER = "Tell the postmaster of your own mail server; it cannot be mended by writing differently."
+OUR_POSTMASTER = "Tell the postmaster of your own mail server; it cannot be mended by writing differently."
 _THEIR_POSTMASTER = "Ask the recipient, in another way, to tell the people who run their mail server."
 _ADVICE = {
     "1.0": _CHECK_ADDRESS,
@@ -141,7 +141,7 @@ _ADVICE = {
     "7.17": "Ask the recipient in another way for the new address.",
     "7.18": "Ask the recipient in another way for the new address.",
 }
-_ADVICE |= {f"7.{detail}": _OUR_POSTMASTER for detail in (20, 21, 22, 23, 24, 25, 26, 27, 28, 29)}
+_ADVICE |= {f"7.{detail}": OUR_POSTMASTER for detail in (20, 21, 22, 23, 24, 25, 26, 27, 28, 29)}
 
 _SUBJECT_ADVICE = {
     "0": "See what the server said; if that does not help, ask its postmaster.",
@@ -149,7 +149,7 @@ _SUBJECT_ADVICE = {
     "2": "Ask the recipient in another way whether the mailbox is still in use.",
     "3": _LATER,
     "4": _LATER,
-    "5": _OUR_POSTMASTER,
+    "5": OUR_POSTMASTER,
     "6": "Send the message in a simpler form, without attachments or unusual formatting.",
     "7": "See what the server said; if the message is not at fault, tell your postmaster.",
 }

@@ -67,10 +67,23 @@ class Filesystem:
             raise OSError(errno.EINVAL, "not a regular file", path)
         return _Input(descriptor)
 
+    def append(self, path: str, data: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat_module.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        finally:
+            os.close(descriptor)
+
     def rename(self, source: str, target: str) -> None:
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         os.rename(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        os.replace(source, target)
 
     def unlink(self, path: str) -> None:
         os.unlink(path)

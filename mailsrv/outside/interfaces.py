@@ -65,6 +65,7 @@ class IFilesystem(Interface):
     - What was written is durable after ``sync`` of the file *and* ``sync_directory`` of its folder, or after one
       ``sync_all`` of the file system for any number of files, renames and new folders before it.
     - ``rename`` replaces nothing: FileExistsError when the target is there.
+    - ``replace`` and ``append`` follow no symbolic link at the last component either; neither is durable by itself.
     - ``open`` opens regular files only and follows no symbolic link at the last component (OSError otherwise).
 
     Errors are OSError with errno, as from ``os``.  All calls may block: callers run them in a worker.
@@ -76,8 +77,14 @@ class IFilesystem(Interface):
     def open(path: str) -> Input:
         """Open a regular file for reading."""
 
+    def append(path: str, data: bytes) -> None:
+        """Add to the end of a regular file that is there, in one write, so that nobody's comes between (OSError)."""
+
     def rename(source: str, target: str) -> None:
         """Move a file or folder within one file system."""
+
+    def replace(source: str, target: str) -> None:
+        """Move a file to a name that another file may have, which then has gone."""
 
     def unlink(path: str) -> None:
         """Remove a file."""

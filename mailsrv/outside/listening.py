@@ -24,7 +24,7 @@ from twisted.internet.unix import Port as UnixPort
 from twisted.internet.unix import Server as UnixServer
 from twisted.python.failure import Failure
 
-BACKLOG = 1024
+BACKLOG = 4096  # the kernel's own limit, net.core.somaxconn, is that by default
 _NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS)
 
 

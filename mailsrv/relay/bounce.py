@@ -3,7 +3,10 @@
 RFC 5321 6.1 and RFC 3461 say who is told: the sender, by one message from the null reverse-path, unless it asked not
 to be (NOTIFY), and never about a message that had the null reverse-path itself.  What nobody may be told ends as
 "dropped", with the rule that forbids it in the ledger.  A sender of ours that does not exist is replaced by the
-postmaster.
+postmaster, who also gets a report of ours that was to tell of a failure and could not be delivered: a double bounce.
+What is said of that one is the end of it.
+
+A known refusal (``remedies.py``) comes with its meaning and its remedy, and may keep the next attempt waiting.
 
 A report is from a domain of ours and signed by it (DKIM), so that it passes DMARC where it goes: from the domain of the
 sender when that is ours, else from the one that the message was sent to, else from the first.
@@ -11,7 +14,8 @@ sender when that is ours, else from the one that the message was sent to, else f
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mailsrv.dkim.signer import Signer
@@ -22,16 +26,22 @@ from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.mail.report import Kind, ReportedRecipient, build
 from mailsrv.outside.interfaces import Outside
 from mailsrv.relay import schedule
-from mailsrv.store import ledger, message, queue_id, schema
+from mailsrv.relay.remedies import Action, remedy_for
+from mailsrv.relay.telling import DOUBLE_EVERY_S, DOUBLES, Pace, Postmaster
+from mailsrv.store import ledger, message, notices, queue_id, schema
 from mailsrv.store.accounts import Target
 from mailsrv.store.database import Database
 from mailsrv.store.ledger import Event
 from mailsrv.store.message import Acceptance, Arrival, FinalRecipient, QueuedMessage, QueuedRecipient, Settlement
+from mailsrv.store.notices import Notice, Notices
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Spool
 
 RETURNED = 64 * 1024  # octets of the original that a report gives back at most
+WAIT_S = 3600.0  # the least until the next attempt where a server is better left alone
+FAILURE, DELAY, SUCCESS, DOUBLE = "report", "report of delay", "report of success", "double bounce"  # message.protocol
 
+_PROTOCOLS: dict[Kind, str] = {"failed": FAILURE, "delayed": DELAY, "lost": DOUBLE}
 
 About = Sequence[tuple[QueuedRecipient, Outcome]]
 Content = tuple[bytes, bytes | None]
@@ -39,10 +49,21 @@ Content = tuple[bytes, bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one attempt changes; the reports are accepted in the transaction that settles what they tell of."""
+    """What one attempt changes; reports and notices are accepted in the transaction that settles what they tell of."""
 
     settlements: tuple[Settlement, ...]
     reports: tuple[Acceptance, ...]
+    notices: tuple[Notice, ...] = ()
+
+
+def settle(
+    connection: sqlite3.Connection, now: float, number: int, verdict: Verdict
+) -> tuple[bool, Sequence[Acceptance]]:
+    """In the caller's transaction: whether the content of the message ``number`` has gone, and what was accepted."""
+    if verdict.reports:
+        message.insert(connection, verdict.reports)
+    told = notices.accept(connection, now, verdict.notices)
+    return message.settle(connection, now, number, verdict.settlements), (*verdict.reports, *told)
 
 
 class Reports:
@@ -54,16 +75,20 @@ class Reports:
         self._spool = spool
         self._database = database
         self._signer = signer
+        written = Notices(settings, outside, spool, database, signer.fields)
+        self._postmaster = Postmaster(written, lambda: settings.config.hostname)
+        self._doubles = Pace(outside.reactor.seconds, DOUBLES, DOUBLE_EVERY_S)
 
     async def judge(self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: Content) -> Verdict:
         """``outcomes`` are in the order of ``queued.recipients``; ``content`` is prefix and data of the original."""
-        judging = _Judging(self._settings, self._outside, queued)
+        judging = _Judging(self._settings, self._outside, queued, self._doubles.allows)
         for recipient, outcome in zip(queued.recipients, outcomes, strict=True):
             judging.take(recipient, outcome)
         reports: dict[Kind, Acceptance] = {}
         for kind, about in judging.to_tell.items():
             reports[kind] = await self._compose(kind, queued, about, content, judging.now)
-        return Verdict(judging.verdict(reports), tuple(reports.values()))
+        told = await self._postmaster.refusals(queued, list(zip(queued.recipients, outcomes, strict=True)), judging.now)
+        return Verdict(judging.verdict(reports), tuple(reports.values()), told)
 
     async def stored(self, number: int, recipients: Sequence[int]) -> Sequence[Acceptance]:
         """Tell a sender who asked for it (NOTIFY=SUCCESS) that these copies are in their mailboxes (RFC 3461 5.2.2)."""
@@ -78,9 +103,11 @@ class Reports:
     async def _compose(
         self, kind: Kind, queued: QueuedMessage, about: About, content: Content, now: float
     ) -> Acceptance:
-        sender = queued.envelope.sender
-        assert sender is not None
         hostname = self._settings.config.hostname
+        sender = queued.envelope.sender
+        if kind == "lost":
+            sender = Address(POSTMASTER.local, self._settings.directory.domains[0])
+        assert sender is not None
         number = self._spool.next_id()
         prefix, data = content
         if data is None:
@@ -92,7 +119,7 @@ class Reports:
         head, body = header.split(original)
         domain = self._domain(sender, about[0][0])
         # RFC 3461 6.2: nobody needs back what has arrived.
-        whole = kind == "failed" and queued.envelope.ret != "HDRS" and len(prefix) + queued.size <= RETURNED
+        whole = kind in ("failed", "lost") and queued.envelope.ret != "HDRS" and len(prefix) + queued.size <= RETURNED
         report = build(
             kind,
             hostname=hostname,
@@ -119,10 +146,10 @@ class Reports:
             account="",
             client="",
             helo="",
-            protocol="report",
+            protocol=_PROTOCOLS.get(kind, SUCCESS),
             size=len(report.content),
             lines=report.content.count(b"\n"),
-            reason=f"a report to the sender about {queue_id.text(queued.id)}",
+            reason=f"a report to the {'postmaster' if kind == 'lost' else 'sender'} about {queue_id.text(queued.id)}",
             about=queue_id.text(queued.id),
         )
         return Acceptance(now, arrival, self._spool.names(arrival), report.content)
@@ -139,6 +166,7 @@ class Reports:
         return directory.resolve(sender) or directory.resolve(POSTMASTER) or (Target(sender, ""),)
 
     def _reported(self, recipient: QueuedRecipient, outcome: Outcome, now: float) -> ReportedRecipient:
+        remedy = remedy_for(outcome.answer)
         return ReportedRecipient(
             address=recipient.address,
             status=outcome.status,
@@ -148,6 +176,9 @@ class Reports:
             original=original_recipient(recipient),
             attempted_at=now,
             retry_until=recipient.since + self._settings.config.queue.expire,
+            meaning=remedy.meaning if remedy else "",
+            remedy=remedy.remedy if remedy else "",
+            for_postmaster=remedy is not None and remedy.tell,
         )
 
 
@@ -165,12 +196,15 @@ def original_recipient(recipient: QueuedRecipient) -> str:
 class _Judging:
     """One attempt of one message."""
 
-    def __init__(self, settings: Settings, outside: Outside, queued: QueuedMessage) -> None:
+    def __init__(
+        self, settings: Settings, outside: Outside, queued: QueuedMessage, one_more_double: Callable[[], bool]
+    ) -> None:
         self.now = outside.wall()
         self.to_tell: dict[Kind, list[tuple[QueuedRecipient, Outcome]]] = {}
         self._settings = settings
         self._outside = outside
         self._queued = queued
+        self._one_more_double = one_more_double
         self._settlements: list[Settlement] = []
 
     def take(self, recipient: QueuedRecipient, outcome: Outcome) -> None:
@@ -188,11 +222,26 @@ class _Judging:
 
     def _fail(self, recipient: QueuedRecipient, outcome: Outcome) -> None:
         if self._queued.envelope.sender is None:
-            self._drop(recipient, outcome, "RFC 5321 6.1: no report about a message with the null reverse-path")
+            self._fail_report(recipient, outcome)
         elif recipient.notify and "FAILURE" not in recipient.notify:
             self._drop(recipient, outcome, "RFC 3461 4.1: the sender asked not to be told (NOTIFY)")
         else:
             self._tell("failed", recipient, outcome)
+
+    def _fail_report(self, recipient: QueuedRecipient, outcome: Outcome) -> None:
+        """What has the null reverse-path has failed."""
+        protocol = self._queued.protocol
+        if protocol != FAILURE:
+            what = "a double bounce" if protocol == DOUBLE else "a message with the null reverse-path"
+            self._drop(recipient, outcome, f"RFC 5321 6.1: no report about {what}")
+        elif not self._settings.directory.resolve(POSTMASTER):
+            self._drop(recipient, outcome, "RFC 5321 6.1: no report about a report, and there is no postmaster")
+        elif self.to_tell.get("lost") or self._one_more_double():
+            self._tell("lost", recipient, outcome)
+        else:
+            self._drop(
+                recipient, outcome, f"more than {DOUBLES} double bounces in {DOUBLES * DOUBLE_EVERY_S / 60:g} minutes"
+            )
 
     def _tell(self, kind: Kind, recipient: QueuedRecipient, outcome: Outcome) -> None:
         self.to_tell.setdefault(kind, []).append((recipient, outcome))
@@ -205,6 +254,12 @@ class _Judging:
         attempts = recipient.attempts + 1
         jitter = int.from_bytes(self._outside.random(2)) / 65536
         at = schedule.next_attempt(queue.retry, attempts, self.now, jitter)
+        remedy = remedy_for(outcome.answer)
+        if remedy is not None and remedy.action is Action.WAIT and at < self.now + WAIT_S:
+            at = self.now + WAIT_S
+            outcome = replace(
+                outcome, reason=f"{outcome.reason.rstrip('.')}; the next attempt waits for an hour.", rule=remedy.cause
+            )
         at = min(at, max(recipient.since + queue.expire, self.now + 1.0))
         warned = recipient.warned
         if schedule.warn_due(recipient.since, self.now, queue.warn, warned) and self._may_warn(recipient):
@@ -239,7 +294,7 @@ class _Judging:
             address=str(recipient.address),
             status=outcome.status,
             reason=outcome.reason,
-            rule=rule or outcome.rule,
+            rule=rule or outcome.rule or _cause(outcome),
             answer=outcome.answer,
             remote=", ".join(filter(None, (outcome.remote, outcome.tls))),
             detail=detail,
@@ -247,14 +302,23 @@ class _Judging:
 
     def verdict(self, reports: Mapping[Kind, Acceptance]) -> tuple[Settlement, ...]:
         """All settlements, those that name a report included."""
-        for recipient, outcome in self.to_tell.get("failed", ()):
-            number = queue_id.text(reports["failed"].arrival.id)
-            self._settle(recipient, outcome, schema.BOUNCED, ledger.BOUNCED, number)
+        endings: tuple[Kind, Kind] = ("failed", "lost")
+        for kind in endings:
+            for recipient, outcome in self.to_tell.get(kind, ()):
+                number = queue_id.text(reports[kind].arrival.id)
+                rule = "" if kind == "failed" else "double bounces go to the postmaster"
+                self._settle(recipient, outcome, schema.BOUNCED, ledger.BOUNCED, number, rule=rule)
         for recipient, outcome in self.to_tell.get("delayed", ()):
             event = self._event(recipient, outcome, ledger.WARNED, queue_id.text(reports["delayed"].arrival.id))
             delay = next(settlement for settlement in self._settlements if settlement.n == recipient.n)
             self._settlements.append(replace(delay, event=event))
         return tuple(self._settlements)
+
+
+def _cause(outcome: Outcome) -> str:
+    """The key of a known refusal, "" for none."""
+    remedy = None if outcome.result is Result.DELIVERED else remedy_for(outcome.answer)
+    return remedy.cause if remedy else ""
 
 
 def _given_up(outcome: Outcome, expire: float) -> Outcome:

@@ -15,7 +15,6 @@ the monotonic one, everything that waits is moved along, and so it is when the c
 from __future__ import annotations
 
 import errno
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -29,12 +28,13 @@ from mailsrv.config import Queue
 from mailsrv.mail.envelope import Recipient
 from mailsrv.mail.outcome import Outcome
 from mailsrv.outside.interfaces import Outside
-from mailsrv.relay.bounce import Reports, Verdict, original_recipient
+from mailsrv.relay import bounce
+from mailsrv.relay.bounce import Reports, original_recipient
 from mailsrv.relay.delivery import Settings
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.store import message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
-from mailsrv.store.message import Arrival, QueuedMessage, Settlement
+from mailsrv.store.message import Acceptance, Arrival, QueuedMessage
 from mailsrv.store.spool import Spool
 
 log = Logger()
@@ -388,16 +388,17 @@ class QueueRunner:
             queued = replace(queued, recipients=moved)
         verdict = await self._reports.judge(queued, outcomes, content)
         gone = False
+        accepted: Sequence[Acceptance] = ()
 
         async def record() -> None:
-            nonlocal gone
-            gone = await self._database.write(_settle, self._outside.wall(), queued.id, verdict)
+            nonlocal gone, accepted
+            gone, accepted = await self._database.write(bounce.settle, self._outside.wall(), queued.id, verdict)
 
         if not await self._surely(record):
             return
         if gone:
             self._spool.dropped([queued.id])
-        for report in verdict.reports:
+        for report in accepted:
             self._spool.on_accepted(report.arrival, report.names, report.content)
         later = [settlement.next_attempt for settlement in verdict.settlements if settlement.state == "queued"]
         if later:
@@ -427,13 +428,6 @@ class QueueRunner:
             pass
         finally:
             self._pauses.discard(pause)
-
-
-def _settle(connection: sqlite3.Connection, now: float, number: int, verdict: Verdict) -> bool:
-    if verdict.reports:
-        message.insert(connection, verdict.reports)
-    settlements: Sequence[Settlement] = verdict.settlements
-    return message.settle(connection, now, number, settlements)
 
 
 def _shifts(old: Queue, new: Queue) -> tuple[list[tuple[int, float]], int]:

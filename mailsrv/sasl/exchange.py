@@ -12,7 +12,8 @@ from typing import Protocol, TypeAlias
 
 NAME_LIMIT = 255  # RFC 4616 2: octets that have to be accepted; no mail address is longer
 
-CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Those that turn the direction of writing too, since names come before people's eyes.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)

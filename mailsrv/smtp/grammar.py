@@ -55,7 +55,7 @@ _XTEXT_OCTET = re.compile(rb"\+([0-9A-F]{2})")
 # RFC 6533 3: the type utf-8 may write a character as \x{HEX}.
 _UNICODE_POINT = re.compile(r"\\x\{([0-9A-F]{1,6})\}")
 _ADDRESS_TYPE = re.compile(rb"[A-Za-z0-9-]{1,64}")
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class CommandError(Exception):

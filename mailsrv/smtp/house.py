@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mailsrv.checks.bursts import Bursts
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.ordered import Checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.dkim.signer import Signer
 from mailsrv.outside.interfaces import Outside
+from mailsrv.store.notices import Notices
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Spool
+from mailsrv.store.usage import MailboxUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,6 @@ class House:
     checks: Checks
     caps: Caps
     signer: Signer
+    bursts: Bursts
+    notices: Notices
+    usage: MailboxUsage

@@ -33,7 +33,7 @@ class Pace:
         self._octets = 0
 
     def moved(self, now: float) -> None:
-        """A command was whole, content has come, or an answer of ours has gone out."""
+        """A command was whole, or an answer of ours has gone out."""
         self._moved = now
 
     def transaction(self, now: float) -> None:
@@ -45,9 +45,10 @@ class Pace:
         self._content_since = now
         self._octets = 0
 
-    def received(self, octets: int) -> None:
-        """So much more content."""
+    def received(self, octets: int, now: float) -> None:
+        """So much more content, whether it is kept or not."""
         self._octets += octets
+        self._moved = now
 
     def over(self) -> None:
         """The transaction has ended in one way or the other."""

@@ -3,7 +3,8 @@
 Input goes into the core, its events to the session, the session's answers back into the core, its output to the
 transport: one loop, never recursion, with one write for all replies of a turn.  The loop rests while an answer is
 awaited, while content is being written away, and while the client does not read what it is sent; reading rests too as
-soon as more is buffered than one command line can need.  So a client costs a bounded amount of memory whatever it does.
+soon as more is buffered than one command line can need.  So a client costs a bounded amount of memory whatever it does,
+and after some hundred commands at once it lets others have their turn.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mailsrv.smtp.pace import IDLE_S, Pace
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.server import ServerConnection, Service
 from mailsrv.smtp.session import Session
+from mailsrv.smtp.states import CONTENT
 from mailsrv.tls import ServerCertificate, describe, exporter
 
 log = Logger()
@@ -68,7 +70,7 @@ class SmtpProtocol(Protocol):
         self._core: ServerConnection
         self._session: Session
         self._pace: Pace
-        self._penalty: IDelayedCall | None = None  # the next command waits until then
+        self._penalty: IDelayedCall | None = None  # the next command waits until then, or for its turn
 
     # -- what Twisted calls
 
@@ -103,6 +105,9 @@ class SmtpProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
+        if self._core.state in CONTENT:
+            # Content that will be refused counts too: its sender has to hear that, and not a 421.
+            self._pace.received(len(data), self._reactor.seconds())
         self._core.receive(data)
         self._loop()
 
@@ -167,6 +172,7 @@ class SmtpProtocol(Protocol):
                     self._take(event)
                 elif self._core.full:
                     self._flush()
+                    self._stand_aside(0.0)  # who says so much at once lets others have their turn
                 else:
                     break
         except Exception:
@@ -208,8 +214,6 @@ class SmtpProtocol(Protocol):
             self._close()
 
     def _take_content(self, chunk: bytes) -> None:
-        self._pace.moved(self._reactor.seconds())
-        self._pace.received(len(chunk))
         room = self._session.content(chunk)
         if room is not None and not (room.called and not isinstance(room.result, Failure)):
             self._awaiting = True
@@ -223,9 +227,14 @@ class SmtpProtocol(Protocol):
     def _punish(self, reply: Reply) -> None:
         """After a refusal for good the next command may have to wait."""
         delay = self._session.error(reply)
-        if delay and not self._closing and not self._going_down:
+        if delay:
+            self._stand_aside(delay)
+
+    def _stand_aside(self, seconds: float) -> None:
+        """Take nothing more from the client for a while."""
+        if not self._closing and not self._going_down and self._penalty is None:
             self._awaiting = True
-            self._penalty = self._reactor.callLater(delay, self._atoned)
+            self._penalty = self._reactor.callLater(seconds, self._atoned)
 
     def _atoned(self) -> None:
         self._penalty = None
@@ -395,6 +404,7 @@ class SmtpFactory(TwistedServerFactory):
             mechanisms=mechanisms.NAMES if submission else (),
             auth_in_clear=auth_in_clear,
             auth_required=submission,
+            mend_lines=submission and config.submission.mend_lines,
             hold_limit_s=HOLD_LIMIT_S if submission else 0,
             hold_until=latest_hold.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )

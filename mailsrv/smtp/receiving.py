@@ -83,7 +83,8 @@ class Receiving(Dialog):
         return True
 
     def _take(self, content: bytes) -> None:
-        if content and self._under_way().take(content):
+        content = self._under_way().take(content) if content else b""
+        if content:
             self._queue.append(events.Content(content))
 
     def _content_ended(self, recipients: int) -> None:

@@ -128,6 +128,7 @@ LOGIN_CANCELLED = reply(501, "5.7.0", "Authentication cancelled")
 LOGIN_LINE_TOO_LONG = reply(500, "5.5.6", "Authentication line too long")
 LOGIN_FAILED = reply(535, "5.7.8", "Authentication failed")
 
+NO_WEB_SERVER = reply(421, "4.7.0", "No web server here; closing")
 TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; closing")
 
 # For sessions and shells.

@@ -110,6 +110,11 @@ class ServerConnection(Receiving):
         return True
 
     def _refuse_line(self, line: bytes, control: re.Match[bytes] | None, command: _Command | None) -> None:
+        if _WEB.match(line):
+            # Somebody's browser, sent here by a page whose author chose what follows.
+            self._refuse("", replies.NO_WEB_SERVER)
+            self._end("HTTP")
+            return
         if control:
             answer = replies.BARE_LINE_END if control[0] in (b"\r", b"\n") else replies.CONTROL_CHARACTER
         else:
@@ -176,7 +181,8 @@ class ServerConnection(Receiving):
 
     def _mail_answered(self, answer: Answer) -> None:
         if self._give(answer, replies.SENDER_OK):
-            self._transaction = Transaction(self._envelope, self._service.size_limit)
+            service = self._service
+            self._transaction = Transaction(self._envelope, service.size_limit, service.mend_lines)
             self._state = State.MAIL
 
     def _rcpt(self, argument: bytes) -> None:
@@ -340,6 +346,9 @@ class ServerConnection(Receiving):
         self._exchange = None
         self._state = State.HELLO
         self._advance = self._read_command
+
+
+_WEB = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH) ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class Service:
     auth_in_clear: bool = False
     auth_required: bool = False
     max_errors: int = 20
+    mend_lines: bool = False  # a bare LF in content is made CRLF; else it is refused
     hold_limit_s: int = 0  # RFC 4865: the longest HOLDFOR
     hold_until: str = "1970-01-01T00:00:00Z"  # RFC 4865: the latest HOLDUNTIL
 

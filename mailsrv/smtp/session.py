@@ -19,22 +19,25 @@ from twisted.internet.defer import Deferred
 from mailsrv.checks.clients import is_within
 from mailsrv.checks.interfaces import Facts, Stage, Verdict
 from mailsrv.mail import srs
-from mailsrv.mail.address import Address
+from mailsrv.mail.address import POSTMASTER, Address
 from mailsrv.mail.envelope import Recipient
-from mailsrv.smtp import events, replies
+from mailsrv.smtp import events, replies, room
 from mailsrv.smtp.acceptance import Acceptance, Transaction
 from mailsrv.smtp.dialog import Answer
 from mailsrv.smtp.house import House
 from mailsrv.smtp.login import Logins
 from mailsrv.smtp.refusals import Refusals
 from mailsrv.smtp.replies import Reply
-from mailsrv.store.message import FinalRecipient
+from mailsrv.store.accounts import Resolution, Target
+from mailsrv.store.message import FinalRecipient, Hold
 
 NO_RELAYING = replies.reply(550, "5.7.1", "We do not relay; log in on the submission port to send elsewhere")
 NO_MAILBOX = replies.reply(550, "5.1.1", "No such mailbox here")
 NO_MAILBOX_YET = replies.reply(450, "4.2.1", "No mailbox here yet; try again later")
 NOT_YOUR_ADDRESS = replies.reply(550, "5.7.1", "This sender address is not yours")
 LOGIN_OVER = replies.reply(421, "4.7.0", "Your account has changed; log in again")
+
+_CAPS = "limits.recipients_per_hour, limits.recipients_per_day"
 
 Decision = Answer | Coroutine[Deferred[Any], Any, Answer]
 
@@ -194,9 +197,10 @@ class Session:
         answer = await waiting
         if answer is not None or self._gone:
             return answer
-        return self._recipient(event.recipient)
+        decision = self._recipient(event.recipient)
+        return await decision if isinstance(decision, Coroutine) else decision
 
-    def _recipient(self, recipient: Recipient) -> Reply | None:
+    def _recipient(self, recipient: Recipient) -> Decision:
         transaction = self._transaction
         assert transaction is not None
         directory = self._house.settings.directory
@@ -213,36 +217,68 @@ class Session:
             if not targets:
                 answer = NO_MAILBOX if directory.accounts else NO_MAILBOX_YET
                 return self._refuse("RCPT", answer, address=address, rule="accounts", reason="there is no such mailbox")
-            for target in targets:
-                self._add(transaction, target.address, address, target.mailbox, recipient)
-        elif self._logins.account is not None or self._trusted():
-            self._add(transaction, address, address, "", recipient)
-        else:
-            return self._refuse(
-                "RCPT",
-                NO_RELAYING,
-                address=address,
-                rule="listen.lmtp" if self._kind == "lmtp" else "trusted_networks",
-                reason=f"{address.domain} is not a domain of ours and the client had not logged in",
-            )
-        self._facts.recipients.append(address)
-        return None
-
-    def _over_cap(self, address: Address) -> Reply | None:
-        """Count a recipient of an account against its caps, or refuse it."""
-        account, transaction = self._logins.account, self._transaction
-        if account is None or transaction is None:
+            size = transaction.envelope.size
+            has_room = room.at_rcpt(self._house.usage, [target.mailbox for target in targets], size)
+            if has_room is not None:
+                return self._recipient_when_known(transaction, recipient, address, targets, has_room)
+            self._take(transaction, recipient, address, targets)
             return None
-        why_not = self._house.caps.reserve(account.key)
-        if why_not is None:
-            transaction.reserved += 1
+        if self._logins.account is not None or self._trusted():
+            self._take(transaction, recipient, address, (Target(address, ""),))
             return None
         return self._refuse(
             "RCPT",
-            replies.reply(452, "4.7.1", why_not),
+            NO_RELAYING,
             address=address,
-            reason=f"{account.key}: {why_not}",
-            rule="limits.recipients_per_hour, limits.recipients_per_day",
+            rule="listen.lmtp" if self._kind == "lmtp" else "trusted_networks",
+            reason=f"{address.domain} is not a domain of ours and the client had not logged in",
+        )
+
+    async def _recipient_when_known(
+        self,
+        transaction: Transaction,
+        recipient: Recipient,
+        address: Address,
+        targets: Resolution,
+        has_room: Coroutine[Deferred[Any], Any, bool],
+    ) -> Answer:
+        if await has_room or self._gone:
+            self._take(transaction, recipient, address, targets)
+            return None
+        return self._refuse(
+            "RCPT",
+            room.MAILBOX_FULL,
+            address=address,
+            rule=room.RULE,
+            reason=f"there is no room in the mailbox of {', '.join(target.mailbox for target in targets)}",
+        )
+
+    def _take(self, transaction: Transaction, recipient: Recipient, address: Address, targets: Resolution) -> None:
+        """A recipient is accepted."""
+        for target in targets:
+            self._add(transaction, target.address, address, target.mailbox, recipient)
+        transaction.ends.append(tuple(target.mailbox for target in targets))
+        self._facts.recipients.append(address)
+
+    def _over_cap(self, address: Address) -> Reply | None:
+        """Count a recipient of an account against its caps; refuse it, or have the whole message held."""
+        account, transaction = self._logins.account, self._transaction
+        if account is None or transaction is None:
+            return None
+        if address.local.lower() == POSTMASTER.local and self._house.settings.directory.is_own(address.domain):
+            return None  # whoever is over a cap has to be able to say so
+        over = self._house.caps.reserve(account.key)
+        if over is None or over.held:
+            transaction.reserved += 1
+            if over is not None:
+                transaction.hold = Hold(f"{account.key}: {over.reason}", f"{_CAPS}, limits.over_cap")
+            return None
+        return self._refuse(
+            "RCPT",
+            replies.reply(452, "4.7.1", over.reason),
+            address=address,
+            reason=f"{account.key}: {over.reason}",
+            rule=_CAPS,
         )
 
     def _bounce_of_forwarded(self, transaction: Transaction, recipient: Recipient, address: Address) -> Reply | None:
@@ -254,8 +290,7 @@ class Session:
             sender = srs.restore(address, house.spool.secret, house.outside.wall())
         except srs.NotOurs as problem:
             return self._refuse("RCPT", NO_MAILBOX, address=address, rule="SRS", reason=str(problem))
-        self._add(transaction, sender, address, "", recipient)
-        self._facts.recipients.append(address)
+        self._take(transaction, recipient, address, (Target(sender, ""),))
         return None
 
     def _sender_for(self, transaction: Transaction, original: Address, mailbox: str) -> Address | None:

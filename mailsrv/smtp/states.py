@@ -34,6 +34,8 @@ class State(StrEnum):
 
 # States in which a transaction is under way.
 IN_TRANSACTION = frozenset({State.MAIL, State.RCPT, State.CHUNKS, State.DATA})
+# States in which content is on its way; between two chunks, the commands that announce them too.
+CONTENT = frozenset({State.DATA, State.CHUNKS})
 # States in which the octets that come are commands.
 LISTENING = (State.READY, State.BARRED, State.HELLO, State.MAIL, State.RCPT, State.CHUNKS)
 

@@ -2,9 +2,9 @@
 
 ``accounts`` is Dovecot's passwd-file: ``address:{SCHEME}hash:uid:gid:gecos:home:shell:key=value key=value``; all after
 the hash may be missing.  An empty hash or ``!`` locks the account: it receives, but nobody can log in.  Extra fields
-that mean something here are those of ``app_passwords`` and ``scram_keys``.  ``aliases`` has lines ``address: target,
-target``; the address may be ``@domain``, for whatever nobody else has.  Blank lines and lines that begin with ``#``
-mean nothing in both.
+that mean something here are those of ``app_passwords``, ``scram_keys`` and ``quota``.  ``aliases`` has lines ``address:
+target, target``; the address may be ``@domain``, for whatever nobody else has.  Blank lines and lines that begin with
+``#`` mean nothing in both.
 
 A ``Directory`` is made whole or not at all: an address twice, outside of the own domains or unfit for a file name, an
 alias that is also an account, a loop of aliases, an unknown password scheme are each ``AccountsError``, one sentence
@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from mailsrv.config import Config
 from mailsrv.mail.address import POSTMASTER, Address, AddressError, domain_a_label
 from mailsrv.sasl.scram import StoredKeys
-from mailsrv.store import app_passwords, scram_keys
+from mailsrv.store import app_passwords, quota, scram_keys
 from mailsrv.store.app_passwords import AppPassword
 from mailsrv.store.passwords import check_stored
+from mailsrv.store.quota import Quota
 
 # A local part that is a file name as it stands: no quotes, no separators of ours, not hidden, not ".".
 _SAFE_LOCAL = re.compile(r"(?!\.)[^\x00-\x20\x7f-\xa0/:\\\"(),;<>@\[\]]+")
@@ -50,7 +51,8 @@ class AliasChainError(AccountsError):
 class Account:
     """One line of the accounts file.  ``hash`` is ``{SCHEME}hash``, or "" or "!" for a locked account.
 
-    ``apps`` are further passwords; ``scram`` are the keys for the first one, None when it has none yet.
+    ``apps`` are further passwords; ``scram`` are the keys for the first one, None when it has none yet; ``quota`` is
+    None when the account may keep as much as it likes.
     """
 
     address: Address
@@ -58,6 +60,7 @@ class Account:
     extra: Mapping[str, str] = field(default_factory=dict, repr=False)
     apps: tuple[AppPassword, ...] = ()
     scram: StoredKeys | None = None
+    quota: Quota | None = None
 
     @property
     def key(self) -> str:
@@ -104,6 +107,7 @@ class Directory:
         self.aliases = dict(aliases)
         self._own = frozenset(self.domains)
         self._by_key = {account.key: account for account in self.accounts}
+        self._quotas = {account.key: account.quota for account in self.accounts if account.quota is not None}
         self._postmasters = {f"postmaster@{domain}" for domain in self.domains}
         self._resolved: dict[str, Resolution] = {
             account.key: (Target(account.address, account.key),) for account in self.accounts
@@ -119,6 +123,14 @@ class Directory:
     def account(self, address: Address) -> Account | None:
         """The account of exactly this name: no aliases, no subaddresses."""
         return self._by_key.get(address.key)
+
+    def quota(self, mailbox: str) -> Quota | None:
+        """What the mailbox (the key of its account) may hold; None: as much as comes."""
+        return self._quotas.get(mailbox)
+
+    def limited(self) -> tuple[str, ...]:
+        """The mailboxes that have a quota."""
+        return tuple(self._quotas)
 
     def resolve(self, address: Address) -> Resolution:
         """Where mail for an address of ours ends, each place once; () for an unknown one, or one that is not ours.
@@ -277,9 +289,10 @@ def _account(text: str, own: frozenset[str]) -> Account:
         for app in apps:
             check_stored(app.hash)
         scram = scram_keys.read(extra[scram_keys.FIELD], stored) if scram_keys.FIELD in extra else None
+        limit = quota.read(extra)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    return Account(address, stored, extra, apps, scram)
+    return Account(address, stored, extra, apps, scram, limit)
 
 
 def account_address(text: str, own: Iterable[str]) -> Address:

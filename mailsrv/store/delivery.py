@@ -34,6 +34,7 @@ from mailsrv.store.ledger import Event
 from mailsrv.store.mailbox_writer import Copy, MailboxWriter
 from mailsrv.store.message import Acceptance, Arrival, QueuedMessage, Settlement
 from mailsrv.store.spool import Spool, local_head
+from mailsrv.store.usage import MailboxUsage
 
 BATCH = 128  # copies that share one sync
 PACE_S = 0.02  # between two batches: under load they grow, and nobody waits for what is stored already
@@ -59,8 +60,15 @@ class LocalDelivery:
     """Takes what the spool has accepted for own mailboxes."""
 
     def __init__(
-        self, outside: Outside, database: Database, spool: Spool, state: str, retry_after: Callable[[int], float]
+        self,
+        outside: Outside,
+        database: Database,
+        spool: Spool,
+        state: str,
+        retry_after: Callable[[int], float],
+        usage: MailboxUsage,
     ) -> None:
+        self._usage = usage
         self._outside = outside
         self._database = database
         self._spool = spool
@@ -149,6 +157,8 @@ class LocalDelivery:
 
     def _add(self, copy: Copy) -> None:
         self._known.add(copy.key)
+        if not copy.shown:
+            self._usage.expected(copy.mailbox, copy.name)
         self._waiting.append(copy)
         if copy.content is not None:
             self._backlog += copy.size
@@ -157,6 +167,9 @@ class LocalDelivery:
         """They are not our business any more, or not now."""
         keys = [copy.key for copy in copies]
         self._known.difference_update(keys)
+        for copy in copies:
+            if not copy.placed and not copy.shown:
+                self._usage.dropped(copy.mailbox, copy.name)
         if self._recovering:
             self._recovering.difference_update(keys)
             self._recovered()
@@ -211,6 +224,7 @@ class LocalDelivery:
                 # The sync failed: neither this batch nor the renames of the one before are known to be durable.
                 for copy in (*batch.copies, *(visible.copies if visible else ())):
                     copy.error = copy.error or error
+            self._usage.placed((copy.mailbox, copy.name) for copy in batch.copies if copy.placed)
             if visible is not None and not self._synced(visible):
                 visible = None
             if visible is not None:

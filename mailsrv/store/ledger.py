@@ -15,7 +15,8 @@ deferred     an attempt failed, another will be made    answer, remote
 bounced      failed for good, and the sender was told   answer, remote; detail: queue id of the report
 dropped      failed for good, ``rule`` forbids telling  answer, remote
 warned       the sender was told of the delay           detail: queue id of the report
-held         the operator stopped the attempts          of the whole message: n is None
+held         the operator stopped the attempts, or a    of the whole message: n is None
+             submission is unusual (rule)
 released     the operator let them go on                of the whole message: n is None
 retried      the operator asked for one now             of the whole message: n is None
 removed      the operator took the recipient out
@@ -274,7 +275,8 @@ def prune(connection: sqlite3.Connection, before: float, rows: int = 2000) -> in
     """Forget what is done and was last heard of before ``before`` (seconds since 1970); how many rows went.
 
     A message goes whole, with recipients and events, and never while a recipient is open; then events without a message
-    go.  About ``rows`` rows go in one call, so that the writer soon does other work; call again until it answers 0.
+    go, and the counts of causes that were not seen since.  About ``rows`` rows go in one call, so that the writer soon
+    does other work; call again until it answers 0.
     """
     gone = 0
     done: list[tuple[int]] = []
@@ -294,6 +296,7 @@ def prune(connection: sqlite3.Connection, before: float, rows: int = 2000) -> in
             gone += parts
     for table, key in (("event", "message"), ("recipient", "message"), ("content", "message"), ("message", "id")):
         connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", done)  # noqa: S608 names from the line above
+    connection.execute("DELETE FROM notice WHERE seen < ?", (before,))
     if gone < rows:
         gone += connection.execute(
             "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE message IS NULL AND at < ? ORDER BY at LIMIT ?)",

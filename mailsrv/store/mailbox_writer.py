@@ -37,6 +37,7 @@ class Copy:
     recovered: bool = False  # it may be in the mailbox already
     shown: bool = False  # we have put it there ourselves, only the mark is missing
     filed: bool = False
+    placed: bool = False  # by us, in this life
     error: Exception | None = None
     tell_sender: bool = False  # RFC 3461: NOTIFY=SUCCESS
 
@@ -95,6 +96,7 @@ class MailboxWriter:
                     self._filesystem.rename(
                         os.path.join(folder, "tmp", copy.name), os.path.join(folder, "new", copy.name)
                     )
+                    copy.placed = True
                 except OSError as error:
                     copy.error = error
 

@@ -50,6 +50,9 @@ class MailStore:
         self._worker = outside.worker("mailboxes", THREADS)
         self._open: set[str] = set()
         self._measured: dict[str, dict[str, int]] = {}  # by mailbox, the one used last at the end
+        # Who keeps count of what is in a mailbox: ``on_removed`` follows each ``on_removing``, with the names of files.
+        self.on_removing: Callable[[str], None] = lambda mailbox: None
+        self.on_removed: Callable[[str, Sequence[str]], None] = lambda mailbox, names: None
 
     async def open(self, mailbox: str) -> MailboxSession:
         """Take ``mailbox`` (the key of its account) and read it: InUse; OSError when it cannot be read.
@@ -119,7 +122,12 @@ class MailboxSession:
             await settled
         entries = [self.messages[index] for index in indices]
         store = self._store
-        removed, problems = await store._worker.call(maildir.remove, store._filesystem, self._path, entries)
+        removed: list[Entry] = []
+        store.on_removing(self.mailbox)
+        try:
+            removed, problems = await store._worker.call(maildir.remove, store._filesystem, self._path, entries)
+        finally:
+            store.on_removed(self.mailbox, [entry.path.partition("/")[2] for entry in removed])
         return Removal(tuple(entry.name for entry in removed), tuple(problems))
 
     def release(self) -> None:

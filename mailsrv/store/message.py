@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
-from mailsrv.store import ledger
+from mailsrv.store import ledger, schema
 from mailsrv.store.ledger import Event
 
 
@@ -34,6 +34,14 @@ class FinalRecipient:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Why an accepted message waits for the operator: in words, and the setting that decides."""
+
+    reason: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """A message at the moment of its acceptance, all but its content."""
 
@@ -51,6 +59,7 @@ class Arrival:
     reason: str = "the message is stored"
     about: str = ""  # queue id of the message that a report of our own tells of
     release_at: float = 0.0  # RFC 4865: not before this time, seconds since 1970
+    hold: Hold | None = None  # not before the operator says so
 
     @property
     def lane(self) -> str:
@@ -149,7 +158,7 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
         [(arrival.id, arrival.prefix, content) for _, arrival, _, content in acceptances],
     )
     connection.executemany(
-        "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, ?, ?, 0, '', '', ?)",
+        "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, '', '', ?)",
         [
             (
                 arrival.id,
@@ -162,6 +171,7 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
                 recipient.destination,
                 ",".join(recipient.notify),
                 recipient.orcpt,
+                schema.HELD if arrival.hold else schema.QUEUED,
                 max(now, arrival.release_at),
                 max(now, arrival.release_at),
                 arrival.lane,
@@ -177,6 +187,11 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
             *("", arrival.reason, "", "", "", arrival.about),
         )
         for _, arrival, _, _ in acceptances
+    ]
+    events += [
+        Event(ledger.HELD, arrival.id, reason=arrival.hold.reason, rule=arrival.hold.rule)
+        for _, arrival, _, _ in acceptances
+        if arrival.hold is not None
     ]
     ledger.write(connection, acceptances[-1].now, events)
 

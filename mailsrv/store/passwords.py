@@ -5,11 +5,17 @@ account has a main password and any number of app passwords; ``Match`` says whic
 is stored in an old way or has no SCRAM keys, ``on_outdated`` is told, for this is the moment to make good for it.
 
 A check takes the same time for an unknown user, a locked account and a wrong password, so the answer tells a stranger
-nothing.  The hashes of an account share their salt where they can: then one computation compares a password with all of
-them, and their number shows neither in time nor in work.  No more than a fixed number of checks wait at once: beyond it
-``TooBusy``, which a server answers with "try again later".  A password that was right is remembered for five minutes
-under a key of this process, so that clients that log in every minute cost one hash in five; nothing can be read back
-from what is remembered.
+nothing.  Where hashes of old schemes make some accounts slower than others, it takes for an unknown user what it takes
+for some account, always the same one.  The hashes of an account share their salt where they can: then one computation
+compares a password with all of them, and their number shows neither in time nor in work.  A password that was right is
+remembered for five minutes under a key of this process, so that clients that log in every minute cost one hash in five;
+nothing can be read back from what is remembered.
+
+Checks wait in two lanes that take turns: one for accounts at a place of theirs (``homes``), in turn for each account
+and place; one for everybody else, in turn for each client network.  Each has a fixed number of places, and when they
+are taken the network with the most of them loses one: that is ``TooBusy``, which a server answers with "try again
+later".  So guessing from however many networks delays an owner at home by one check, and no network can use up the
+places.
 
 SCRAM needs no check here but a user's keys, or for who has none such that fit nothing: ``server_first``.
 """
@@ -25,18 +31,22 @@ from typing import TYPE_CHECKING, Final
 
 import argon2
 from argon2 import low_level
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from mailsrv.outside.interfaces import Outside
 from mailsrv.sasl import scram
 from mailsrv.sasl.scram import ServerFirst
 from mailsrv.store import scram_keys
+from mailsrv.store.homes import Homes
 from mailsrv.store.password_schemes import CURRENT, UnknownScheme, scheme_of, take_apart
+from mailsrv.store.turns import Lane
 
 if TYPE_CHECKING:
     from mailsrv.store.accounts import Account
 
 THREADS: Final = 2
-WAITING_LIMIT: Final = 100
+WAITING_LIMIT: Final = 100  # in each lane
 REMEMBERED_S: Final = 300.0
 REMEMBERED_LIMIT: Final = 10_000
 
@@ -162,6 +172,17 @@ class Match:
     stored: str = field(repr=False)
 
 
+class _Waiting:
+    """A check that waits for its turn; ``done`` answers with the stored password that was right, or None."""
+
+    __slots__ = ("done", "password", "stored")
+
+    def __init__(self, stored: list[str], password: str) -> None:
+        self.stored = stored
+        self.password = password
+        self.done: Deferred[str | None] = Deferred()
+
+
 class Passwords:
     """Checks passwords in threads of its own.
 
@@ -175,38 +196,79 @@ class Passwords:
         self._random = outside.random
         self._worker = outside.worker("passwords", THREADS)
         self._key = outside.random(32)
-        self._waiting = 0
+        self._owners: Lane[_Waiting] = Lane(WAITING_LIMIT)
+        self._strangers: Lane[_Waiting] = Lane(WAITING_LIMIT)
+        self._running = 0
+        self._owner_last = False
+        self.homes = Homes(outside.reactor.seconds)
         self._right: dict[bytes, tuple[float, Match]] = {}  # what was right, until when; oldest first
         self._renewed: OrderedDict[str, str] = OrderedDict()
         self.secret = outside.random(32)
         self.on_outdated: Callable[[Account, str], None] = lambda account, password: None
         self.on_used: Callable[[Account, Match, str, str], None] = lambda account, match, client, service: None
 
-    async def verify(self, account: Account | None, password: str, service: str = "") -> Match | None:
+    async def verify(
+        self,
+        account: Account | None,
+        password: str,
+        service: str = "",
+        network: str = "",
+        blame: float = 0.0,
+        like: Account | None = None,
+    ) -> Match | None:
         """Which password of this account it is, of those that are good for the service; None for a wrong one (TooBusy).
 
-        An ``account`` of None is an unknown user.
+        An ``account`` of None is an unknown user.  ``network`` is the client's, and ``blame`` says how much cause it
+        gave to be turned away before others.  ``like`` is an account whose work is done in place of that for a user who
+        does not exist or is locked; its password opens nothing.
         """
         matches = _matches(account, service)
-        stored = [match.stored for match in matches] or [_DUMMY]
+        stored = [match.stored for match in matches or _matches(like, service)] or [_DUMMY]
+        if account is None or not matches:
+            await self._in_turn(_Waiting(stored, password), None, network, blame)
+            return None
         mark = hmac.digest(self._key, "\0".join((*stored, password)).encode("utf-8", "surrogatepass"), "sha256")
         until, known = self._right.get(mark, (float("-inf"), None))
         if until > self._seconds():
             return known
-        if self._waiting >= WAITING_LIMIT:
-            raise TooBusy
-        self._waiting += 1
-        try:
-            right = await self._worker.call(which, stored, password)
-        finally:
-            self._waiting -= 1
+        right = await self._in_turn(_Waiting(stored, password), account, network, blame)
         match = next((match for match in matches if match.stored == right), None)
-        if account is None or match is None:
+        if match is None:
             return None
         self._remember(mark, match)
         if not match.name and _outdated(account, password):
             self.on_outdated(account, password)
         return match
+
+    def _in_turn(self, waiting: _Waiting, account: Account | None, network: str, blame: float) -> Deferred[str | None]:
+        if account is not None and self.homes.knows(account.key, network):
+            turned_away = self._owners.add(f"{network} {account.key}", blame, waiting)
+        else:
+            turned_away = self._strangers.add(network, blame, waiting)
+        if turned_away is not None:
+            turned_away.done.errback(TooBusy())
+        self._go_on()
+        return waiting.done
+
+    def _go_on(self) -> None:
+        """Keep the threads busy."""
+        while self._running < THREADS and (self._owners or self._strangers):
+            self._owner_last = bool(self._owners) and not (self._owner_last and self._strangers)
+            waiting = (self._owners if self._owner_last else self._strangers).next()
+            self._running += 1
+            self._worker.call(which, waiting.stored, waiting.password).addBoth(self._checked, waiting)
+
+    def _checked(self, right: str | Failure | None, waiting: _Waiting) -> None:
+        self._running -= 1
+        self._go_on()
+        waiting.done.callback(right)
+
+    def somebody(self, accounts: Sequence[Account], name: str) -> Account | None:
+        """An account in place of nobody's ``name``, as long as the accounts are the same always the same one."""
+        if not accounts:
+            return None
+        octets = hmac.digest(self.secret, b"like" + name.encode("utf-8", "surrogatepass"), "sha256")
+        return accounts[int.from_bytes(octets[:8]) % len(accounts)]
 
     def server_first(self, account: Account | None, name: str) -> ServerFirst:
         """What SCRAM goes on with; None is an unknown user.  The same ``name`` is answered by the same salt."""
@@ -217,6 +279,10 @@ class Passwords:
         nonce = base64.b64encode(self._random(_NONCE_OCTETS)).decode()
         return ServerFirst(keys or none, nonce)
 
+    def named(self, account: Account | None, name: str) -> Match | None:
+        """The password of that name, "" for the main one, as it is now."""
+        return next((match for match in _matches(account, None) if match.name == name), None)
+
     def renewed(self, old: str, new: str) -> None:
         """The same password is stored anew: who has logged in with it stays logged in."""
         self._renewed[old] = new
@@ -225,11 +291,12 @@ class Passwords:
 
     def holds(self, account: Account | None, match: Match) -> bool:
         """Whether who has once logged in so could do so still; ``account`` is what it is by now."""
-        now = {each.name: each.stored for each in _matches(account, None)}.get(match.name)
-        return now is not None and now in (match.stored, self._renewed.get(match.stored))
+        now = self.named(account, match.name)
+        return now is not None and now.stored in (match.stored, self._renewed.get(match.stored))
 
     def stop(self) -> None:
-        """End the threads; call once nothing is waiting any more."""
+        """End the threads; who still waits has gone, and gets no answer."""
+        self._owners = self._strangers = Lane(0)
         self._worker.stop()
 
     def _remember(self, mark: bytes, match: Match) -> None:

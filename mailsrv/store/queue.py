@@ -21,7 +21,7 @@ HEADER = 64 * 1024  # octets of a header block that are shown
 
 # SQLite uses the index of open recipients only where its condition stands in the query; IN would not be seen as that.
 _LIST = (
-    "SELECT message.id, accepted, message.sender, message_id, size,"
+    "SELECT message.id, accepted, message.sender, message_id, size, account,"
     " n, address, original, mailbox, name, state, attempts, next_attempt, status, answer"
     " FROM message JOIN recipient ON recipient.message = message.id"
     " WHERE message.id IN (SELECT message FROM recipient WHERE (state = 'queued' OR state = 'held') {also})"
@@ -31,43 +31,68 @@ _LIST = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message with recipients that are still open, and with its others too.  ``accepted`` is seconds since 1970."""
+    """A message with recipients that are still open, and with its others too.  ``accepted`` is seconds since 1970.
+
+    ``account`` has sent it, "" for mail from outside; ``held`` is why it waits for the operator, "" when it does not.
+    """
 
     id: int
     accepted: float
     sender: str
     message_id: str
     size: int
+    account: str
+    held: str
     recipients: tuple[RecipientState, ...]
 
 
 def entries(connection: sqlite3.Connection, held: bool = False) -> Iterator[Entry]:
     """Messages in the queue, oldest first; ``held``: only those with recipients that wait for the operator."""
     rows = connection.execute(_LIST.format(also="AND state = 'held'" if held else ""))
-    for (id, accepted, sender, message_id, size), group in groupby(rows, key=lambda row: tuple(row[:5])):
-        yield Entry(id, accepted, sender, message_id, size, tuple(RecipientState(*row[5:]) for row in group))
+    for (id, *facts), group in groupby(rows, key=lambda row: tuple(row[:6])):
+        accepted, sender, message_id, size, account = facts
+        recipients = tuple(RecipientState(*row[6:]) for row in group)
+        waits = any(recipient.state == schema.HELD for recipient in recipients)
+        why = _why_held(connection, id) if waits else ""
+        yield Entry(id, accepted, sender, message_id, size, account, why, recipients)
+
+
+def _why_held(connection: sqlite3.Connection, message: int) -> str:
+    row = connection.execute(
+        "SELECT reason FROM event WHERE message = ? AND kind = 'held' ORDER BY id DESC LIMIT 1", (message,)
+    ).fetchone()
+    return row[0] if row else ""
+
+
+def held(connection: sqlite3.Connection, account: str | None = None) -> list[int]:
+    """The messages that are held, oldest first; ``account``: those that it has sent."""
+    return [
+        message
+        for (message,) in connection.execute(
+            "SELECT id FROM message WHERE id IN (SELECT message FROM recipient"
+            " WHERE (state = 'queued' OR state = 'held') AND state = 'held')"
+            " AND (?1 IS NULL OR (account = ?1 AND account <> '')) ORDER BY id",
+            (account,),
+        )
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many recipients wait, and since when the first of those that are queued (seconds since 1970, 0 for none)."""
+    """How many recipients are queued, and since when the first of them (seconds since 1970, 0 for none)."""
 
     queued: int
-    held: int
     oldest: float
 
 
 def load(connection: sqlite3.Connection) -> Load:
     """What the whole queue amounts to."""
-    states = dict(
-        connection.execute(
-            "SELECT state, count(*) FROM recipient WHERE (state = 'queued' OR state = 'held') GROUP BY state"
-        )
+    return Load(
+        *connection.execute(
+            "SELECT count(*), coalesce(min(since), 0) FROM recipient"
+            " WHERE (state = 'queued' OR state = 'held') AND state = 'queued'"
+        ).fetchone()
     )
-    oldest: float = connection.execute(
-        "SELECT coalesce(min(since), 0) FROM recipient WHERE (state = 'queued' OR state = 'held') AND state = 'queued'"
-    ).fetchone()[0]
-    return Load(states.get(schema.QUEUED, 0), states.get(schema.HELD, 0), oldest)
 
 
 def open_recipients(connection: sqlite3.Connection, message: int) -> dict[str, int] | None:
@@ -149,10 +174,13 @@ def hold(connection: sqlite3.Connection, at: float, message: int) -> int:
 def release(connection: sqlite3.Connection, at: float, message: int) -> int:
     """Let held recipients go on, due at ``at``; how many they are.
 
-    Expiry counts from now on: the time in which nothing was tried is not the recipient's fault.
+    Expiry counts from now on: the time in which nothing was tried is not the recipient's fault.  What its author wants
+    to be sent later (RFC 4865) and was never tried keeps that time.
     """
+    when = "CASE WHEN attempts = 0 THEN max(next_attempt, ?1) ELSE ?1 END"
     count = connection.execute(
-        "UPDATE recipient SET state = 'queued', next_attempt = ?1, since = ?1 WHERE message = ?2 AND state = 'held'",
+        f"UPDATE recipient SET state = 'queued', next_attempt = {when}, since = {when}"  # noqa: S608 the line above
+        " WHERE message = ?2 AND state = 'held'",
         (at, message),
     ).rowcount
     if count:

@@ -6,7 +6,8 @@ Times are seconds since 1970.  Addresses are in their canonical text form (``str
 byte for byte with CRLF, and goes when the last recipient is done; ``data`` is NULL when it is in ``spool/<queue id>``.
 ``recipient`` has one row for each final target: an own mailbox (``mailbox`` is the account's address, ``name`` the file
 name in its Maildir, fixed at acceptance) or an address elsewhere (``mailbox`` is "").  ``event`` is the ledger.
-``login`` has the last use of each password, ``secret`` random octets that are to stay the same.
+``login`` has the last use of each password, ``home`` the networks from which accounts are used, ``secret`` random
+octets that are to stay the same, ``notice`` what the postmaster and users were told of, by cause.
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ CREATE TABLE message (
     account     TEXT NOT NULL,                  -- who had logged in, "" for mail from outside
     client      TEXT NOT NULL,                  -- address of the client, "" for our own reports
     helo        TEXT NOT NULL,
-    protocol    TEXT NOT NULL                   -- SMTP, ESMTPS, ESMTPSA ... (RFC 3848), "report" for our own
+    protocol    TEXT NOT NULL                   -- SMTP, ESMTPSA ... (RFC 3848); "report" and the like for our own
 );
 CREATE INDEX message_sender ON message (sender);
 CREATE INDEX message_message_id ON message (message_id);
 CREATE INDEX message_account ON message (account) WHERE account <> '';
+-- From where an account sends, since when: answered without a look at the messages.
+CREATE INDEX message_client ON message (account, client) WHERE account <> '';
 
 CREATE TABLE content (
     message     INTEGER PRIMARY KEY,
@@ -76,6 +79,7 @@ CREATE TABLE recipient (
     PRIMARY KEY (message, n)
 ) WITHOUT ROWID;
 CREATE INDEX recipient_address ON recipient (address);
+CREATE INDEX recipient_elsewhere ON recipient (lower(address)) WHERE mailbox = '';
 CREATE INDEX recipient_original ON recipient (original) WHERE original <> address;
 -- The condition is written so that SQLite uses the index for "state = 'queued'" alone; it does not with IN.
 CREATE INDEX recipient_open ON recipient (state, destination, next_attempt) WHERE state = 'queued' OR state = 'held';
@@ -108,6 +112,21 @@ CREATE TABLE login (
     client      TEXT NOT NULL,
     service     TEXT NOT NULL,                  -- smtp or pop3
     PRIMARY KEY (account, password)
+) WITHOUT ROWID;
+
+CREATE TABLE home (
+    account     TEXT NOT NULL,                  -- its key
+    network     TEXT NOT NULL,                  -- an IPv4 address or an IPv6 /64 that it was logged in to from
+    password    TEXT NOT NULL,                  -- name of the app password that did it last, "" for the main one
+    at          REAL NOT NULL,                  -- about when; not every login is written
+    PRIMARY KEY (account, network)
+) WITHOUT ROWID;
+
+CREATE TABLE notice (
+    cause       TEXT PRIMARY KEY,               -- see mailsrv.store.notices
+    told        REAL NOT NULL,                  -- when somebody was last told of it, 0 for never
+    seen        REAL NOT NULL,                  -- when it last happened
+    times       INTEGER NOT NULL                -- how often it has happened
 ) WITHOUT ROWID;
 
 CREATE TABLE secret (

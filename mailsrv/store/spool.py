@@ -20,7 +20,8 @@ own mailbox: settled   the row is final, content dropped     nothing is left to 
 elsewhere: sent        the final dot is answered             sent again: the one case of a duplicate, as small as the
                                                              time from that answer to the commit
 elsewhere: settled     the row is final, content dropped     a spool file without a row is swept at the next start
-held                   the rows, until the operator acts     unchanged
+held                   the rows, from acceptance or later    unchanged
+                       on, until the operator acts
 =====================  ====================================  =====================================================
 
 Content is immutable: what arrived is stored as it came, and the headers that are ours stand apart in ``prefix``.
@@ -49,6 +50,8 @@ KEPT = 256 * 1024  # octets of a message that are kept in memory and stored in t
 KEPT_WHEN_BUSY = 16 * 1024  # the same while MEMORY is used up
 MEMORY = 32 * 1024 * 1024  # octets of content that all arriving messages together keep in memory
 BLOCK = 256 * 1024  # octets that are read from a spool file at once
+
+Also = Callable[[sqlite3.Connection], Sequence[Acceptance]]
 
 
 class Draft:
@@ -264,8 +267,11 @@ class Spool:
         draft.discard()
         return changed
 
-    async def accept(self, draft: Draft, arrival: Arrival) -> None:
-        """Take responsibility.  Returns once the message is on stable storage; raises StorageTrouble otherwise."""
+    async def accept(self, draft: Draft, arrival: Arrival, also: Also | None = None) -> None:
+        """Take responsibility.  Returns once the message is on stable storage; raises StorageTrouble otherwise.
+
+        ``also`` runs in the same transaction, and gives further messages that it has accepted there.
+        """
         if draft.filed:
             await self._worker.call(draft.seal)
             if draft.trouble is not None:
@@ -276,7 +282,12 @@ class Spool:
             content = draft.head()
         names = self.names(arrival)
         try:
-            await self._database.gather(message.insert, Acceptance(self._outside.wall(), arrival, names, content))
+            acceptance = Acceptance(self._outside.wall(), arrival, names, content)
+            further: Sequence[Acceptance] = ()
+            if also is None:
+                await self._database.gather(message.insert, acceptance)
+            else:
+                further = await self._database.write(_insert_with, acceptance, also)
         except Exception:
             if draft.filed:
                 self._doubtful.append(draft.id)
@@ -287,6 +298,8 @@ class Spool:
         draft.leave()
         self._certain()
         self.on_accepted(arrival, names, content)
+        for each in further:
+            self.on_accepted(each.arrival, each.names, each.content)
 
     def _certain(self) -> None:
         """A commit has succeeded, and taken the place of those before it that failed.
@@ -359,6 +372,11 @@ class Spool:
             self._outside.filesystem.unlink(self.path(number))
         except OSError:
             pass
+
+
+def _insert_with(connection: sqlite3.Connection, acceptance: Acceptance, also: Also) -> Sequence[Acceptance]:
+    message.insert(connection, [acceptance])
+    return also(connection)
 
 
 def _trouble(error: OSError) -> StorageTrouble:

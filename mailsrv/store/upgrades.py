@@ -14,7 +14,22 @@ STEPS: Final = {
 ALTER TABLE recipient ADD COLUMN lane TEXT NOT NULL DEFAULT '';
 UPDATE recipient SET lane = (
     SELECT CASE WHEN account <> '' THEN account ELSE substr(message.sender, instr(message.sender, '@') + 1) END
-    FROM message WHERE message.id = recipient.message)
+    FROM message WHERE message.id = recipient.message);
+CREATE INDEX message_client ON message (account, client) WHERE account <> '';
+CREATE INDEX recipient_elsewhere ON recipient (lower(address)) WHERE mailbox = '';
+CREATE TABLE home (
+    account     TEXT NOT NULL,
+    network     TEXT NOT NULL,
+    password    TEXT NOT NULL,
+    at          REAL NOT NULL,
+    PRIMARY KEY (account, network)
+) WITHOUT ROWID;
+CREATE TABLE notice (
+    cause       TEXT PRIMARY KEY,
+    told        REAL NOT NULL,
+    seen        REAL NOT NULL,
+    times       INTEGER NOT NULL
+) WITHOUT ROWID
 """,
 }
 

@@ -3,8 +3,8 @@
 Promises: the result does not depend on where chunks are cut; no Python code runs per line or per octet; memory is
 bounded by the chunk.  CRLF.CRLF ends incoming content and nothing else does.
 
-``Unstuffer`` finds the end and takes the dots away, ``LineCheck`` tells whether the lines are canonical, ``Stuffer``
-makes what goes out.
+``Unstuffer`` finds the end and takes the dots away, ``LineCheck`` tells whether the lines are canonical, ``LineMender``
+makes them so, ``Stuffer`` makes what goes out.
 """
 
 from __future__ import annotations
@@ -120,6 +120,26 @@ class LineCheck:
     def complete(self) -> bool:
         """True when nothing came, or the last octet ends a line."""
         return self._tail in (b"", b"\n")
+
+
+class LineMender:
+    """Makes CRLF of each bare LF of one content; everything else, a bare CR too, stays what it is."""
+
+    __slots__ = ("_after_cr",)
+
+    def __init__(self) -> None:
+        self._after_cr = False
+
+    def feed(self, content: bytes) -> bytes:
+        """The next piece, cut anywhere."""
+        if not content:
+            return content
+        begin = content[:1] if self._after_cr and content[:1] == b"\n" else b""  # the second half of a CRLF
+        rest = content[len(begin) :]
+        self._after_cr = content.endswith(b"\r")
+        if rest.count(b"\n") == rest.count(_CRLF):
+            return content
+        return begin + rest.replace(_CRLF, b"\n").replace(b"\n", _CRLF)
 
 
 class Stuffer:

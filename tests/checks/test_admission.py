@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mailsrv.checks.admission import Admission
 
 CLIENTS = ("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "local")
+HOMES = ("203.0.113.7", "2001:db8:7::/64")
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Limits:
 
 
 def admission(limits: Limits) -> Admission:
-    return Admission(lambda: limits)
+    return Admission(lambda: limits, lambda network: network in HOMES)
 
 
 def test_so_many_from_one_address_and_no_more() -> None:
@@ -46,6 +47,18 @@ def test_so_many_in_all() -> None:
     assert counter.enter("192.0.2.9") == "too many connections in all"
     counter.leave("192.0.2.0")
     assert counter.enter("192.0.2.9") is None
+
+
+def test_the_last_tenth_is_for_places_that_are_known() -> None:
+    counter = admission(Limits(connections=20))
+    assert [counter.enter(f"198.51.100.{n}") is None for n in range(20)] == [True] * 18 + [False] * 2
+    assert counter.enter("203.0.113.7") is None
+    assert counter.enter("local") is None
+    for client in ("2001:db8:7::1", "127.0.0.1", "local"):
+        assert counter.enter(client) == "too many connections in all"
+    counter.leave("203.0.113.7")
+    assert counter.enter("198.51.100.99") == "too many connections in all"
+    assert counter.enter("2001:db8:7::1") is None
 
 
 def test_limits_are_read_each_time() -> None:

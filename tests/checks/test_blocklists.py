@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from zope.interface import implementer
 
-from mailsrv.checks.blocklists import REPORT_EVERY_S, TEST_EVERY_S, Blocklists, Listing
+from mailsrv.checks.blocklists import CONFIRMED_S, REPORT_EVERY_S, TEST_EVERY_S, Blocklists, Listing
 from mailsrv.outside.interfaces import Answer, IResolver, LookupFailed, NameNotFound
 from mailsrv.store import ledger
 from mailsrv.store.ledger import Event
@@ -154,6 +154,9 @@ def test_all_lists_are_asked_at_once() -> None:
     assert [name for name in resolver.waiting if name.startswith("99.")] == [f"99.2.0.192.{name}" for name in names]
     for name in reversed(names):
         resolver.waiting[f"99.2.0.192.{name}"].callback(Answer(("127.0.0.2",), name))
+    assert results == []
+    resolver.waiting["1.0.0.127.a.example.com"].callback(Answer((), ""))
+    resolver.waiting["2.0.0.127.a.example.com"].callback(Answer(("127.0.0.2",), ""))
     assert results == [Listing("a.example.com", "127.0.0.2")]
 
 
@@ -198,9 +201,25 @@ def test_a_list_of_ipv6_addresses_has_other_test_points() -> None:
 
 
 @pytest.mark.parametrize("point", ["1.0.0.127", "2.0.0.127"])
-def test_a_test_point_that_cannot_be_looked_up_leaves_things_as_they_are(point: str, reports: Reports) -> None:
-    assert answers(blocklists({(NAME, "A"): ["127.0.0.2"], (f"{point}.bl.example.com", "A"): LookupFailed}))
-    assert len(reports()) == 1
+def test_a_test_point_that_cannot_be_looked_up_leaves_things_as_they_are_for_an_hour(
+    point: str, reports: Reports
+) -> None:
+    clock = Clock()
+    resolver = RecordsResolver({**POINTS, (NAME, "A"): ["127.0.0.2"]})
+    name = f"{point}.bl.example.com", "A"
+    as_it_is = resolver.records.pop(name, None)
+    resolver.records[name] = LookupFailed
+    lists = Blocklists(resolver, lambda: ["bl.example.com"], clock.seconds)
+    assert not answers(lists)  # it never passed
+    clock.advance(CONFIRMED_S)
+    resolver.records[name] = as_it_is or NameNotFound
+    assert answers(lists)
+    resolver.records[name] = LookupFailed
+    clock.advance(TEST_EVERY_S - 1)
+    assert answers(lists)
+    clock.advance(1)
+    assert not answers(lists)
+    assert len(reports()) == 2
 
 
 def test_lists_are_looked_at_once_an_hour_and_believed_again() -> None:
@@ -210,21 +229,53 @@ def test_lists_are_looked_at_once_an_hour_and_believed_again() -> None:
     lists = Blocklists(resolver, lambda: ["bl.example.com"], clock.seconds)
     assert not answers(lists)
     resolver.records.update(POINTS)
-    tests = len([name for name, _ in resolver.asked if name.startswith("1.0.0.127")])
-    clock.advance(TEST_EVERY_S - 1)
+    clock.advance(CONFIRMED_S - 1)
     assert not answers(lists)
-    assert len([name for name, _ in resolver.asked if name.startswith("1.0.0.127")]) == tests
+    assert times_tested(resolver) == 1
     clock.advance(1)
     assert answers(lists)
-    del resolver.records["2.0.0.127.bl.example.com", "A"]
-    clock.advance(TEST_EVERY_S)
+    assert answers(lists)
+    assert times_tested(resolver) == 2
+    # Without a listing, once an hour: for the report.
+    resolver.records[NAME, "A"] = NameNotFound
+    clock.advance(TEST_EVERY_S - 1)
+    assert not answers(lists)
+    assert times_tested(resolver) == 2
+    clock.advance(1)
+    assert not answers(lists)
+    assert times_tested(resolver) == 3
+
+
+def times_tested(resolver: RecordsResolver) -> int:
+    """How often the list was tested."""
+    return len([name for name, _ in resolver.asked if name.startswith("1.0.0.127")])
+
+
+def test_a_list_that_begins_to_list_everybody_refuses_nobody() -> None:
+    """Given up and its domain sold, minutes after it has passed its test."""
+    clock = Clock()
+    resolver = RecordsResolver(dict(POINTS))
+    lists = Blocklists(resolver, lambda: ["bl.example.com"], clock.seconds)
+    assert not answers(lists)
+    clock.advance(CONFIRMED_S)
+    for name in (NAME, "1.0.0.127.bl.example.com"):
+        resolver.records[name, "A"] = ["127.0.0.2"]
     assert not answers(lists)
 
 
-def test_no_client_waits_for_a_test_point() -> None:
+def test_only_who_is_listed_waits_for_a_test_point() -> None:
     resolver = Slow()
     results: list[Listing | None] = []
     lists = Blocklists(resolver, lambda: ["bl.example.com"], Clock().seconds)
-    Deferred.fromCoroutine(lists.listing(CLIENT)).addCallback(results.append)
-    resolver.waiting[NAME].callback(Answer(("127.0.0.2",), NAME))
-    assert results == [Listing("bl.example.com", "127.0.0.2")]
+    for _ in range(3):
+        Deferred.fromCoroutine(lists.listing(CLIENT)).addCallback(results.append)
+        resolver.waiting[NAME].callback(Answer((), NAME))
+    assert results == [None] * 3
+    for _ in range(3):
+        Deferred.fromCoroutine(lists.listing(CLIENT)).addCallback(results.append)
+        resolver.waiting[NAME].callback(Answer(("127.0.0.2",), NAME))
+    assert len(results) == 3
+    resolver.waiting.pop("1.0.0.127.bl.example.com").callback(Answer((), NAME))
+    resolver.waiting.pop("2.0.0.127.bl.example.com").callback(Answer(("127.0.0.2",), NAME))
+    assert results[3:] == [Listing("bl.example.com", "127.0.0.2")] * 3
+    assert "1.0.0.127.bl.example.com" not in resolver.waiting

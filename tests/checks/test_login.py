@@ -17,7 +17,7 @@ from mailsrv.store import scram_keys
 from mailsrv.store.accounts import Account, Directory
 from mailsrv.store.app_passwords import AppPassword
 from mailsrv.store.ledger import Event
-from mailsrv.store.passwords import WAITING_LIMIT, Match
+from mailsrv.store.passwords import THREADS, WAITING_LIMIT, Match
 from mailsrv.store.settings import Settings
 from tests.store.test_app_passwords import cheap
 from tests.store.test_passwords import passwords
@@ -155,7 +155,7 @@ def test_the_delay_comes_before_anything_is_looked_at(world: World) -> None:
 def test_too_many_at_once_are_put_off() -> None:
     worker = HeldWorker()
     world = World(worker=worker)
-    for n in range(WAITING_LIMIT):
+    for n in range(THREADS + WAITING_LIMIT):
         Deferred.fromCoroutine(world.login.with_password("PLAIN", "alice@example.org", str(n)))
     assert world.password("alice@example.org", "right") is Denied.BUSY
     assert world.told == []

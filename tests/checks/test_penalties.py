@@ -6,7 +6,16 @@ import pytest
 from twisted.internet.task import Clock
 
 from mailsrv.checks import penalties
-from mailsrv.checks.penalties import FORGOTTEN_AFTER_S, FREE, LONGEST_ACCOUNT_S, LONGEST_CLIENT_S, Penalties
+from mailsrv.checks.clients import network_of
+from mailsrv.checks.penalties import (
+    FORGOTTEN_AFTER_S,
+    FREE,
+    LONGEST_ACCOUNT_S,
+    LONGEST_CLIENT_S,
+    LONGEST_HOME_LINE_S,
+    LONGEST_LINE_S,
+    Penalties,
+)
 
 ALICE = "alice@example.org"
 HOME, STRANGER = "192.0.2.1", "198.51.100.7"
@@ -18,7 +27,12 @@ class Doorkeeper(Penalties):
     def __init__(self) -> None:
         self.clock = Clock()
         self.on = True
-        super().__init__(lambda: self.on, self.clock.seconds)
+        self.homes: set[tuple[str, str]] = set()
+        super().__init__(lambda: self.on, self.clock.seconds, lambda account, network: (account, network) in self.homes)
+
+    def succeeded(self, client: str, account: str) -> None:
+        super().succeeded(client, account)
+        self.homes.add((account, network_of(client)))
 
     def fail(self, client: str, times: int = 1, account: str = ALICE) -> None:
         for _ in range(times):
@@ -41,8 +55,10 @@ def test_each_failure_doubles_the_delay_of_a_client_up_to_a_limit(doorkeeper: Do
     for _ in range(12):
         doorkeeper.fail(STRANGER, account="")
         delays.append(doorkeeper.delay_s(STRANGER, "bob@example.org"))
+        doorkeeper.clock.advance(delays[-1])
     assert delays == [0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, *[LONGEST_CLIENT_S] * 4]
     doorkeeper.fail(STRANGER, 10_000)
+    doorkeeper.clock.advance(1)
     assert doorkeeper.delay_s(STRANGER, "bob@example.org") == LONGEST_CLIENT_S
 
 
@@ -68,13 +84,46 @@ def test_strangers_cannot_slow_the_owner_down(doorkeeper: Doorkeeper) -> None:
     for n in range(200):
         doorkeeper.fail(f"198.51.100.{n}")
     assert doorkeeper.delay_s(HOME, ALICE) == 0.0
-    assert doorkeeper.delay_s(HOME, "bob@example.org") == 0.0
+    assert doorkeeper.delay_s(HOME, "carol@example.org") == 0.0
 
 
 def test_the_network_of_the_owner_pays_for_its_own_failures(doorkeeper: Doorkeeper) -> None:
     doorkeeper.succeeded(HOME, ALICE)
     doorkeeper.fail(HOME, FREE + 1)
     assert doorkeeper.delay_s(HOME, ALICE) == 1.0
+
+
+def test_who_has_to_wait_stands_in_line(doorkeeper: Doorkeeper) -> None:
+    """Fifty connections at once try out no more passwords than one does."""
+    doorkeeper.fail(STRANGER, FREE + 4, "bob@example.org")
+    delays = [doorkeeper.delay_s(STRANGER, f"{n}@example.org") for n in range(50)]
+    assert delays == [8.0 * min(n, LONGEST_LINE_S / 8) for n in range(1, 51)]
+    doorkeeper.clock.advance(LONGEST_LINE_S)
+    assert doorkeeper.delay_s(STRANGER, ALICE) == 8.0
+    # Others stand in a line of their own, and so does the owner at home.
+    doorkeeper.homes.add((ALICE, STRANGER))
+    assert doorkeeper.delay_s(STRANGER, ALICE) == 0.0
+    assert doorkeeper.delay_s(HOME, "carol@example.org") == 0.0
+
+
+def test_at_a_place_of_the_owner_only_failures_with_that_account_count_and_gently(doorkeeper: Doorkeeper) -> None:
+    doorkeeper.homes.add((ALICE, HOME))
+    doorkeeper.fail(HOME, 100, "bob@example.org")
+    assert doorkeeper.delay_s(HOME, ALICE) == 0.0
+    assert doorkeeper.delay_s(HOME, "bob@example.org") == LONGEST_CLIENT_S
+    doorkeeper.fail(HOME, 100)
+    assert doorkeeper.delay_s(HOME, ALICE) == LONGEST_ACCOUNT_S
+    assert [doorkeeper.delay_s(HOME, ALICE) for _ in range(50)][-1] == LONGEST_HOME_LINE_S
+
+
+def test_a_login_does_not_make_good_for_guessing_at_others(doorkeeper: Doorkeeper) -> None:
+    doorkeeper.fail(STRANGER, FREE + 1, "bob@example.org")
+    doorkeeper.fail(STRANGER, 2)
+    assert doorkeeper.delay_s(STRANGER, "bob@example.org") == 4.0
+    doorkeeper.clock.advance(60)
+    doorkeeper.succeeded(STRANGER, ALICE)
+    assert doorkeeper.delay_s(STRANGER, "bob@example.org") == 1.0
+    assert doorkeeper.delay_s("203.0.113.9", ALICE) == 0.0
 
 
 def test_success_makes_up_for_failures(doorkeeper: Doorkeeper) -> None:
@@ -113,7 +162,13 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first(
     doorkeeper.fail("198.51.100.200", 1, "one-more@example.org")
     assert doorkeeper.delay_s("203.0.113.1", "first@example.org") == 1.0
     assert doorkeeper.delay_s("203.0.113.2", "second@example.org") == 0.0
-    for n in range(51):
-        doorkeeper.succeeded("192.0.2.1", f"{n}@example.org")
-    for kept in (doorkeeper._clients._counts, doorkeeper._accounts._counts, doorkeeper._homes):
+    for n in range(200):
+        doorkeeper.fail(f"198.51.100.{n}", FREE)
+        doorkeeper.delay_s(f"198.51.100.{n}", ALICE)
+    for kept in (
+        doorkeeper._clients._counts,
+        doorkeeper._accounts._counts,
+        doorkeeper._pairs._counts,
+        doorkeeper._lines,
+    ):
         assert len(kept) <= 50

@@ -93,6 +93,7 @@ def test_list(tool: Any, folder: Path) -> None:
             "address": "alice@example.org",
             "mailbox": f"{folder}/state/mail/example.org/alice",
             "state": "active",
+            "quota": None,
             "scram": True,
             "last_login": None,
             "app_passwords": [],
@@ -101,13 +102,14 @@ def test_list(tool: Any, folder: Path) -> None:
             "address": "bob@example.net",
             "mailbox": f"{folder}/state/mail/example.net/bob",
             "state": "locked",
+            "quota": None,
             "scram": False,
             "last_login": None,
             "app_passwords": [],
         },
     ]
     assert [line.split()[2:] for line in tool("account", "list").out.splitlines()] == [
-        ["state", "last", "login"],
+        ["state", "quota", "last", "login"],
         ["active", "never"],
         ["locked", "never"],
     ]

@@ -187,6 +187,10 @@ def test_a_new_password_of_an_old_name_was_never_used(tool: Any, folder: Path) -
     (found,) = json.loads(tool("account", "list", "--json").out)
     assert found["app_passwords"][0]["last_login"] is None
     assert found["last_login"] is not None
+    tool("account", "passwd", ALICE, "--password-stdin", stdin=b"other\n")
+    (found,) = json.loads(tool("account", "list", "--json").out)
+    assert found["last_login"] is None
+    use(folder, Use(ALICE, "", 1764000000.0, "192.0.2.1", "pop3"))
     tool("account", "remove", ALICE)
     tool("account", "add", ALICE, "--password-stdin", stdin=b"main\n")
     (found,) = json.loads(tool("account", "list", "--json").out)

@@ -14,7 +14,8 @@ from mailsrv.cli import dns as published
 from mailsrv.cli.finding import Finding
 from mailsrv.cli.init import self_signed
 from mailsrv.config import Config, load, parse
-from mailsrv.store import queue
+from mailsrv.store import notices, queue
+from mailsrv.store.notices import Notice
 from tests.worlds.rows import START, Rows
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -218,7 +219,7 @@ def test_the_queue(config: Config) -> None:
     queue.hold(rows.connection, START, kept)
     assert found()[1:] == [
         "ok       queue: 1 recipient waiting",
-        "warning  queue: 1 recipient held -> 'mailsrv queue list --held', then release or remove",
+        "warning  queue: 1 message held until you decide -> 'mailsrv queue list --held', then release or remove",
     ]
     rows.connection.execute("PRAGMA user_version = 1")
     assert [finding.verdict for finding in check_queue.findings(config, START)] == ["warning"]
@@ -339,3 +340,21 @@ def test_no_answer_is_one_warning(config: Config, monkeypatch: pytest.MonkeyPatc
         server = f"127.0.0.1:{closed.getsockname()[1]}"
     findings = list(check_dns.records(config, check_dns.lookup([server])))
     assert [finding.verdict for finding in findings] == ["warning"]
+
+
+def test_what_other_servers_refuse(tool: Any, config: Config) -> None:
+    at = NOW.timestamp()
+    assert list(check_queue.findings(config, at)) == [], "there is no database yet"
+    rows = Rows(str(Path(config.state) / "mailsrv.db"))
+    rows.connection.execute("BEGIN")
+    notices.accept(rows.connection, at - 3600, [Notice("google-no-ptr", times=12), Notice("greylist")])
+    notices.accept(rows.connection, at - 8 * 86400, [Notice("yahoo-slow")])
+    rows.connection.execute("COMMIT")
+    *_, finding = check_queue.findings(config, at)
+    assert (finding.verdict, finding.subject) == ("warning", "refused elsewhere")
+    assert finding.text.startswith("google-no-ptr, 12 times, the last one on ")
+    assert finding.remedy.startswith("Have whoever gave you the address")
+    ran = tool("check", "--no-dns")
+    assert ran.status == 0
+    assert "refused elsewhere: google-no-ptr" in ran.out
+    rows.connection.close()

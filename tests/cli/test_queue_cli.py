@@ -9,6 +9,7 @@ import pytest
 
 from mailsrv.cli import wording
 from mailsrv.store import queue_id
+from mailsrv.store.message import Hold
 from tests.worlds.rows import ALICE, BOB, CAROL, START, Rows
 from tests.worlds.tool import Tool
 
@@ -53,6 +54,8 @@ def test_list_as_json(tool: Tool) -> None:
         "sender": ALICE,
         "message_id": "a.1@example.org",
         "size": 24,
+        "account": "",
+        "held": None,
         "accepted": START,
     }
     assert [(each["address"], each["state"]) for each in recipients] == [(BOB, "delivered"), (CAROL, "queued")]
@@ -192,3 +195,57 @@ def test_a_broken_database_is_one_sentence(tool: Tool) -> None:
     assert tool.run("queue", "list") == 1
     assert tool.err.count("\n") == 1
     assert str(tool.state / "mailsrv.db") in tool.err
+
+
+HOLD = Hold("alice@example.org has not sent from there before", "limits.first_time_recipients")
+
+
+def test_what_is_held_is_listed_with_its_reason(tool: Tool) -> None:
+    name = queue_id.text(tool.rows.accept(account=ALICE, hold=HOLD))
+    deferred(tool.rows)
+    assert tool.run("queue", "list", "--held") == 0
+    assert f"{name}  " in tool.out
+    assert "    held, sent as alice@example.org: alice@example.org has not sent from there before\n" in tool.out
+    assert f"    to {BOB}: held, 0 attempts so far\n" in tool.out
+    assert "1 message, 1 recipient waiting." in tool.out
+    (entry,) = tool.json("queue", "list", "--held")
+    assert (entry["account"], entry["held"]) == (ALICE, HOLD.reason)
+    assert tool.run("why", name) == 0
+    assert f"held: {HOLD.reason}. Decided by: limits.first_time_recipients." in tool.out
+
+
+def test_trying_all_releases_nothing(tool: Tool) -> None:
+    tool.rows.accept(account=ALICE, hold=HOLD)
+    assert tool.run("queue", "retry", "--all") == 0
+    assert tool.out == "Nothing is queued.\n"
+    assert state(tool) == ["held"]
+
+
+def test_all_that_an_account_has_held_is_released_or_removed_at_once(tool: Tool) -> None:
+    for account in (ALICE, ALICE, "bob@example.org"):
+        tool.rows.accept([BOB, CAROL], account=account, hold=HOLD)
+    tool.rows.accept(account=ALICE)
+    assert tool.run("queue", "release", "--account", "Alice@Example.ORG") == 0
+    assert tool.out == "2 messages of Alice@Example.ORG, 4 recipients released and will be tried now.\n"
+    assert state(tool) == ["queued"] * 4 + ["held"] * 2 + ["queued"]
+    assert tool.run("queue", "release", "--account", ALICE) == 1
+    assert tool.err == "mailsrv: nothing of alice@example.org is held.\n"
+    assert tool.run("queue", "remove", "--account", "bob@example.org") == 0
+    assert state(tool) == ["queued"] * 4 + ["removed"] * 2 + ["queued"]
+    assert tool.run("queue", "release", "--all") == 1
+    assert tool.err == "mailsrv: nothing is held.\n"
+    assert tool.run("queue", "release", "--account", "nobody@") == 1
+
+
+def test_everything_held_is_released_at_once(tool: Tool) -> None:
+    for account in (ALICE, "bob@example.org"):
+        tool.rows.accept(account=account, hold=HOLD)
+    assert tool.run("queue", "release", "--all") == 0
+    assert tool.out == "2 messages, 2 recipients released and will be tried now.\n"
+    assert state(tool) == ["queued", "queued"]
+
+
+def test_remove_by_account_takes_only_what_is_held(tool: Tool) -> None:
+    tool.rows.accept(account=ALICE)
+    assert tool.run("queue", "remove", "--account", ALICE) == 1
+    assert state(tool) == ["queued"]

@@ -141,6 +141,14 @@ def test_a_refusal_without_a_message(tool: Tool, rows: Rows) -> None:
     assert "refused at RCPT" in tool.out
 
 
+def test_a_full_mailbox(tool: Tool, rows: Rows) -> None:
+    reason = "there is no room in the mailbox of bob@example.org"
+    event = Event("refused", address="bob@example.org", status="4.2.2", reason=reason, rule="quota", detail="DATA")
+    rows.write(START, event)
+    tool.run("why", "bob@example.org")
+    assert "The client may try again; `mailsrv account quota ADDRESS` shows how full it is" in tool.out
+
+
 def test_a_failed_login(tool: Tool, rows: Rows) -> None:
     rows.write(START, Event("login", address=CARL, client="192.0.2.7", reason="wrong password", detail="PLAIN"))
     tool.run("why", CARL)
@@ -208,3 +216,37 @@ def test_nothing_that_a_stranger_sent_commands_the_terminal(tool: Tool, rows: Ro
     assert tool.run("why", evil + "nobody") == 1
     assert tool.err.count("\n") == 1
     assert "\x1b" not in tool.err
+
+
+NO_PTR = "550 5.7.25 The IP address sending this message does not have a PTR record. x-1 - gsmtp"
+
+
+def test_a_known_refusal_is_explained_once(tool: Tool, rows: Rows) -> None:
+    id = rows.accept([BOB, CAROL])
+    rows.settle(id, 0, "bounced", status="5.7.25", reason="refused", answer=NO_PTR, rule="google-no-ptr")
+    rows.settle(id, 1, "deferred", next_attempt=START + 300, status="4.7.0", answer="450 4.7.1 Greylisting in action")
+    tool.run("why", queue_id.text(id))
+    assert tool.out.count("    That means: Google takes no mail from an address without a name in DNS") == 1
+    assert "What to do: Have whoever gave you the address set its PTR record" in tool.out
+    assert tool.out.count("    That means: The other server lets senders that it does not know wait") == 1
+
+
+def test_a_cause_is_asked_for_by_its_key(tool: Tool, rows: Rows) -> None:
+    assert tool.run("why", "google-no-ptr") == 0
+    assert tool.out.startswith("google-no-ptr: Google takes no mail from an address without a name in DNS")
+    assert "No server has said so to this one." in tool.out
+    rows.connection.execute("INSERT INTO notice VALUES ('google-no-ptr', ?, ?, 7)", (START, START + 9))
+    assert tool.run("why", "google-no-ptr") == 0
+    assert f"Said 7 times, the last one on {moment(START + 9)}; the postmaster was told on {moment(START)}." in tool.out
+    found = tool.json("why", "google-no-ptr")
+    assert (found["cause"], found["times"], found["seen"]) == ("google-no-ptr", 7, START + 9)
+    assert found["action"] == "other_family"
+
+
+def test_a_notice_and_a_double_bounce_are_of_this_server(tool: Tool, rows: Rows) -> None:
+    notice = rows.accept([CARL], sender="", client="", protocol="notice")
+    double = rows.accept([CARL], sender="", client="", protocol="double bounce", about=queue_id.text(notice))
+    tool.run("why", CARL)
+    assert "written by this server: the message is stored." in tool.out
+    assert f"written by this server, a report about {queue_id.text(notice)}: the message is stored." in tool.out
+    assert queue_id.text(double) in tool.out

@@ -43,6 +43,8 @@ def test_two_keys_are_enough() -> None:
     assert config.tls.names == {}
     assert config.tls.authorities == ""
     assert config.auth.cleartext == "never"
+    assert (config.limits.over_cap, config.limits.first_time_recipients) == ("refuse", 30)
+    assert config.submission.mend_lines is False
     assert config.dns.servers == ()
     assert config.checks.dns is True
     assert config.checks.blocklists == ()
@@ -53,6 +55,7 @@ def test_two_keys_are_enough() -> None:
     assert config.limits.connections == 10000
     assert config.limits.connections_per_client == 50
     assert config.limits.penalties is True
+    assert config.limits.quota_warning == 0.9
     assert config.outbound.routes == {}
     assert config.outbound.connect_timeout == 30
     assert config.queue.retry == (60, 300, 900, 1800, 3600, 7200, 14400)
@@ -94,6 +97,7 @@ recipients = 1
 connections = 20
 connections_per_client = 2
 penalties = false
+quota_warning = ""
 [outbound]
 routes = { "Example.NET" = "smtp://192.0.2.1:2525", "*" = "smtps://user:password@smart.example" }
 connect_timeout = 2.5
@@ -130,6 +134,7 @@ expire = "20s"
     assert config.checks.first_contact == 300.0
     assert config.limits.message_size == 4096
     assert config.limits.penalties is False
+    assert config.limits.quota_warning == 0.0
     assert config.outbound.routes == {
         "example.net": Route("smtp", "192.0.2.1", 2525),
         "*": Route("smtps", "smart.example", 465, "user", "password"),
@@ -205,6 +210,8 @@ def test_a_configuration_never_changes_and_compares_by_value() -> None:
             '[tls.names]\n"a.net" = { key = "k", certificate = "c" }\n"A.net" = { key = "k", certificate = "c" }\n',
             '5: tls.names."A.net": a second entry for "a.net".',
         ),
+        ('[limits]\nover_cap = "drop"\n', '4: limits.over_cap: "drop" is neither "refuse" nor "hold".'),
+        ("[limits]\nfirst_time_recipients = -1\n", "4: limits.first_time_recipients: -1 is not between 0 and 1000000."),
         ('[auth]\ncleartext = "always"\n', '4: auth.cleartext: "always" is neither "never" nor "loopback".'),
         ('[dns]\nservers = ["ns.example"]\n', '4: dns.servers: "ns.example" is not an address'),
         ('[dns]\nservers = ["127.0.0.1:0"]\n', '4: dns.servers: "127.0.0.1:0" is not an address'),
@@ -214,6 +221,13 @@ def test_a_configuration_never_changes_and_compares_by_value() -> None:
             '4: checks.observe: "sanety" is no check (did you mean "sanity"?).',
         ),
         ('[checks]\nobserve = ["spf", "blocklist"]\n', '4: checks.observe: "spf" is no check (did you mean "'),
+        ('[limits]\nquota_warning = "most"\n', '4: limits.quota_warning: "most" is not a share such as "90%".'),
+        ('[limits]\nquota_warning = "101%"\n', '4: limits.quota_warning: "101%" is not a share such as "90%".'),
+        ('[limits]\nquota_warning = "0%"\n', '4: limits.quota_warning: "0%" is not a share such as "90%".'),
+        (
+            "[limits]\nquota_warning = 0.9\n",
+            '4: limits.quota_warning: expected a share such as "90%", or "" for never.',
+        ),
         ('[checks]\nfirst_contact = "soon"\n', '4: checks.first_contact: "soon" is not a duration'),
         ("[checks]\nfirst_contact = -1\n", "4: checks.first_contact: -1 is not between 0 and 3650 days."),
         ('[outbound]\nroutes = { "x y" = "smtp://a" }\n', '4: outbound.routes."x y": "x y" is not a domain'),

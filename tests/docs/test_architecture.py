@@ -55,7 +55,10 @@ def test_imports_go_one_way() -> None:
 SHELLS = {
     *(f"mailsrv/dkim/{name}.py" for name in ("publication", "signer")),
     *(f"mailsrv/pop3/{name}.py" for name in ("protocol", "session")),
-    *(f"mailsrv/smtp/{name}.py" for name in ("protocol", "session", "acceptance", "login", "refusals", "house")),
+    *(
+        f"mailsrv/smtp/{name}.py"
+        for name in ("protocol", "session", "acceptance", "login", "room", "refusals", "house")
+    ),
 }
 
 

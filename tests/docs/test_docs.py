@@ -21,7 +21,7 @@ from mailsrv.pop3.server import ServerConnection as Pop3Connection
 from mailsrv.pop3.server import Service as Pop3Service
 from mailsrv.smtp import protocol
 from mailsrv.store import spool
-from tools import draw_states
+from tools import draw_states, write_refusals
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -289,6 +289,10 @@ def test_what_capa_offers() -> None:
 
 def test_states_are_drawn_from_the_code() -> None:
     assert draw_states.out_of_date() == [], "run: python -m tools.draw_states"
+
+
+def test_refusals_are_written_from_the_tables() -> None:
+    assert write_refusals.PAGE.read_text() == write_refusals.page(), "run: python -m tools.write_refusals"
 
 
 def test_the_table_of_the_spool_is_the_one_of_its_module() -> None:

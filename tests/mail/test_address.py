@@ -119,7 +119,13 @@ def test_refuses(text: str) -> None:
         Address.parse(text)
 
 
-@pytest.mark.parametrize("character", [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\ud800"])
+# What turns the direction of writing (Unicode's Bidi_Control).
+DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@pytest.mark.parametrize(
+    "character", [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\ud800", *DIRECTIONS]
+)
 def test_control_characters_are_refused_everywhere(character: str) -> None:
     forms = ["a{}@x.org", '"a{}"@x.org', '"a\\{}"@x.org', "a@x{}.org", "a@x.org{}", "{}a@x.org", "a@[192.0.2.1{}]"]
     for form in forms:

@@ -20,6 +20,11 @@ from mailsrv.mail.author import AUTHORS, LONGEST, AuthorError, authors
         (b'"a b"@example.org', ['"a b"@example.org']),
         ("zoë@example.org".encode(), ["zoë@example.org"]),
         (b"( nested ( comment ) ) alice@example.org", ["alice@example.org"]),
+        (b"(\\) \\( \\\\) alice@example.org (:-\\))", ["alice@example.org"]),
+        # Quotes mean nothing in a comment: what stands between two of them is not quoted.
+        (b'(") bob@example.net, (") alice@example.org', ["bob@example.net", "alice@example.org"]),
+        (b"alice . w (a comment) @ example (another) . org", ["alice.w@example.org"]),
+        (b"Alice Wonder < alice@example.org > (home)", ["alice@example.org"]),
     ],
 )
 def test_addresses_are_found(value: bytes, addresses: list[str]) -> None:
@@ -43,6 +48,13 @@ def test_addresses_are_found(value: bytes, addresses: list[str]) -> None:
         b"postmaster",
         b"alice@example.org\xff",
         b"a@b@example.org",
+        b"alice bob@example.org",
+        b"alice(bob)w@example.org",
+        b'(") bob@example.net (") <alice@example.org>',
+        b"bob@example.net: alice@example.org;",  # the name of a group, for who knows groups
+        b"bob@[x: alice@example.org;",
+        b"(never ends \\) alice@example.org",
+        b"(never ends \\",
         b",".join([b"a@example.org"] * (AUTHORS + 1)),
         b"(" + b"x" * LONGEST + b") alice@example.org",
     ],

@@ -220,3 +220,22 @@ def test_python_reads_what_we_write(text: str) -> None:
     unfolded = written.replace(b"\r\n", b"").decode()[9:]
     assert str(email.header.make_header(email.header.decode_header(unfolded))) == text
     assert header.decoded(unfolded.encode(), 1000) == text
+
+
+def test_whole_fields_can_be_found_and_taken_out() -> None:
+    section = (
+        b"Received: a\r\n\tb\r\nauthentication-results : x\r\n y\r\nX-Authentication-Results: z\r\n"
+        b"no field\r\nAuthentication-Results: last\r\n\r\n"
+    )
+    found = header.whole_fields(section, "Authentication-Results")
+    assert found == [b"authentication-results : x\r\n y\r\n", b"Authentication-Results: last\r\n"]
+    assert header.without(section, found) == (b"Received: a\r\n\tb\r\nX-Authentication-Results: z\r\nno field\r\n\r\n")
+    assert header.without(section, ()) == section
+
+
+@given(st.binary(max_size=300).map(lambda octets: octets.replace(b"\x01", b"\r\n").replace(b"\x02", b"\nFrom: ")))
+def test_what_is_not_taken_out_stays_octet_for_octet(section: bytes) -> None:
+    found = header.whole_fields(section, "From")
+    left = header.without(section, found)
+    assert len(left) == len(section) - sum(map(len, found))
+    assert header.whole_fields(left, "From") == []

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from mailsrv.mail import report
 from mailsrv.mail.address import POSTMASTER, Address
 from mailsrv.mail.report import Report, ReportedRecipient
+from mailsrv.relay.remedies import remedy_of
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 ARRIVED = 1795450000.25
@@ -80,6 +81,8 @@ def status_groups(made: Report) -> list[dict[str, str]]:
     return [dict(email.message_from_string(group, policy=email.policy.default).items()) for group in groups]
 
 
+NO_PTR, SPAM, GREYLIST = (remedy for cause in ("no-ptr", "content", "greylist") if (remedy := remedy_of(cause)))
+
 CASES: dict[str, tuple[report.Kind, dict[str, Any]]] = {
     "failed": ("failed", {"envid": "QQ314159"}),
     "failed-several": (
@@ -114,6 +117,86 @@ CASES: dict[str, tuple[report.Kind, dict[str, Any]]] = {
                 )
             ],
             "original_body": None,
+        },
+    ),
+    "remedy": (
+        "failed",
+        {
+            "recipients": [
+                ReportedRecipient(
+                    Address("bob", "example.net"),
+                    "5.7.25",
+                    "mx.example.net [2001:db8::7]:25 refused the message.",
+                    "550 5.7.25 [2001:db8::25] The IP address sending this message does not have a PTR record setup",
+                    "mx.example.net [2001:db8::7]:25",
+                    attempted_at=NOW,
+                    meaning=NO_PTR.meaning,
+                    remedy=NO_PTR.remedy,
+                    for_postmaster=NO_PTR.tell,
+                ),
+                ReportedRecipient(
+                    Address("carol", "example.net"),
+                    "5.7.1",
+                    "mx.example.net [2001:db8::7]:25 refused the message.",
+                    "554 5.7.1 Message rejected as spam",
+                    "mx.example.net [2001:db8::7]:25",
+                    attempted_at=NOW,
+                    meaning=SPAM.meaning,
+                    remedy=SPAM.remedy,
+                    for_postmaster=SPAM.tell,
+                ),
+                ReportedRecipient(
+                    Address("dave", "example.net"),
+                    "4.4.7",
+                    "given up after 120 hours of trying: mx.example.net does not take the message now.",
+                    "451 4.7.1 Greylisting in action",
+                    "mx.example.net [2001:db8::7]:25",
+                    attempted_at=NOW,
+                    meaning=GREYLIST.meaning,
+                    remedy=GREYLIST.remedy,
+                    for_postmaster=GREYLIST.tell,
+                ),
+            ],
+            "original_body": None,
+        },
+    ),
+    "remedy-delayed": (
+        "delayed",
+        {
+            "recipients": [
+                ReportedRecipient(
+                    Address("bob", "example.net"),
+                    "4.7.25",
+                    "mx.example.net [2001:db8::7]:25 does not take the message now.",
+                    "450 4.7.25 no PTR",
+                    "mx.example.net [2001:db8::7]:25",
+                    attempted_at=NOW,
+                    retry_until=ARRIVED + 5 * 86400,
+                    meaning=NO_PTR.meaning,
+                    remedy=NO_PTR.remedy,
+                    for_postmaster=NO_PTR.tell,
+                )
+            ],
+            "original_body": None,
+        },
+    ),
+    "lost": (
+        "lost",
+        {
+            "to": Address("postmaster", "example.org"),
+            "original_header": b"From: Mail Delivery System <MAILER-DAEMON@mx.example.org>\r\nTo: frank@example.com\r\n"
+            b"Subject: Undeliverable: hello\r\nMessage-ID: <report.0@mx.example.org>\r\n",
+            "original_body": b"Your message could not be delivered.\r\n",
+            "recipients": [
+                ReportedRecipient(
+                    Address("frank", "example.com"),
+                    "5.1.1",
+                    "the other server refused the recipient",
+                    "550 5.1.1 who?",
+                    "mx.example.com [192.0.2.9]:25",
+                    attempted_at=NOW,
+                )
+            ],
         },
     ),
     "delivered": ("delivered", {"recipients": [ReportedRecipient(ALICE, "2.1.5")], "original_body": None}),

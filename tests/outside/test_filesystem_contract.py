@@ -132,6 +132,32 @@ def test_rename_moves_and_replaces_nothing(place: Place) -> None:
     assert place.read("e/a") == b"octets"
 
 
+def test_append_adds_to_a_file_that_is_there(place: Place) -> None:
+    place.write("a", b"one ")
+    place.filesystem.append(place.at("a"), b"two")
+    assert place.read("a") == b"one two"
+    place.filesystem.make_directory(place.at("d"))
+    place.link("l", "a")
+    assert refusal(place.filesystem.append, place.at("none"), b"x") == errno.ENOENT
+    assert refusal(place.filesystem.append, place.at("d"), b"x") == errno.EISDIR
+    assert refusal(place.filesystem.append, place.at("l"), b"x") == errno.ELOOP
+    assert place.read("a") == b"one two"
+
+
+def test_replace_takes_the_place_of_a_file_or_a_link(place: Place) -> None:
+    place.filesystem.make_directory(place.at("d"))
+    place.write("d/new", b"new")
+    place.write("a", b"old")
+    place.filesystem.replace(place.at("d/new"), place.at("a"))
+    assert place.read("a") == b"new"
+    assert place.filesystem.list(place.at("d")) == []
+    place.link("l", "d")
+    place.filesystem.replace(place.at("a"), place.at("l"))
+    assert place.filesystem.status(place.at("l")).kind == "file"
+    assert refusal(place.filesystem.replace, place.at("none"), place.at("l")) == errno.ENOENT
+    assert refusal(place.filesystem.replace, place.at("l"), place.at("d")) == errno.EISDIR
+
+
 def test_status_tells_what_is_there_and_follows_no_link(place: Place) -> None:
     place.write("a", b"12345")
     place.filesystem.make_directory(place.at("d"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,6 +128,23 @@ class ListeningTests(TestCase):
     async def test_the_queue_is_long_enough_for_a_storm(self) -> None:
         port = await self.listening(f"{LOOPBACK}:backlog=5")
         assert port.backlog == BACKLOG
+
+    async def test_a_storm_of_connects_finds_room(self) -> None:
+        """While nobody accepts: a client for whom there is no room tries again after a second, and is late."""
+        limit = int(Path("/proc/sys/net/core/somaxconn").read_text())
+        storm = 2000
+        if limit < storm:
+            raise SkipTest(f"this machine lets {limit} connections wait at most (net.core.somaxconn)")
+        port = await self.listening(LOOPBACK)
+        waiting = select.epoll()
+        self.addCleanup(waiting.close)
+        for _ in range(storm):
+            client = socket.socket()
+            self.addCleanup(client.close)
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port.getHost().port))
+            waiting.register(client, select.EPOLLOUT)
+        assert len(waiting.poll(0, storm)) == storm
         clients = [socket.socket() for _ in range(200)]
         try:
             for client in clients:  # within one turn of the reactor: nobody accepts meanwhile

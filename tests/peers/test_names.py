@@ -92,3 +92,26 @@ def test_check_looks_at_all_of_them(server: Mailsrv, tmp_path: Path) -> None:
     missing = server.tool("check", "--no-dns")
     assert missing.returncode == 1
     assert f'wrong    certificate of "mail.example.net": {tmp_path}/net/cert.pem: No such file' in missing.stdout
+
+
+def test_no_tickets(server: Mailsrv, need: Callable[[str], str]) -> None:
+    """Neither under TLS 1.2 nor under TLS 1.3, whether a client names us or not."""
+    openssl = need("openssl")
+    for service, begin in (("smtp", ["-starttls", "smtp"]), ("submissions", []), ("pop3s", [])):
+        for version in ("-tls1_2", "-tls1_3"):
+            for name in (["-noservername"], ["-servername", "mail.example.net"]):
+                done = subprocess.run(
+                    [
+                        *(openssl, "s_client", "-connect", f"127.0.0.1:{server.port[service]}"),
+                        *(version, *name, *begin, "-msg", "-ign_eof"),
+                    ],
+                    input="QUIT\r\n",
+                    capture_output=True,
+                    text=True,
+                    timeout=30,
+                    check=False,
+                )
+                assert "Handshake [length" in done.stdout, done.stderr
+                # The answer to QUIT came behind everything that belongs to the handshake.
+                assert "221 2.0.0" in done.stdout or "+OK" in done.stdout, done.stdout
+                assert "NewSessionTicket" not in done.stdout

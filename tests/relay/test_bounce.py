@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import email
 import email.policy
+import sqlite3
 from collections.abc import Iterator
 from email.message import EmailMessage
 
 import pytest
 
 from mailsrv.mail.outcome import Outcome, Result
-from mailsrv.relay.bounce import RETURNED
+from mailsrv.relay.bounce import RETURNED, WAIT_S
+from mailsrv.relay.telling import DOUBLE_EVERY_S, DOUBLES
 from mailsrv.store import queue_id
+from mailsrv.store.database import StorageTrouble
 from tests.worlds.queue import ACCOUNTS, CONFIG, DEFERRED, FAILED, QueueWorld
 from tests.worlds.store import LETTER, PREFIX, SPOOL
 
@@ -177,15 +180,187 @@ def test_nothing_is_reported_about_a_message_with_the_null_reverse_path(world: Q
     assert world.rows("SELECT * FROM content") == []
 
 
-def test_a_report_that_cannot_be_delivered_ends_there(world: QueueWorld) -> None:
-    world.agent.answers |= {BOB: FAILED, "alice@example.com": FAILED}
-    world.submit(BOB, sender="alice@example.com")
+def test_a_report_that_cannot_be_delivered_goes_to_the_postmaster(world: QueueWorld) -> None:
+    world.agent.answers |= {BOB: FAILED, "frank@example.com": FAILED}
+    world.submit(BOB, sender="frank@example.com")
     world.advance(2)
-    assert world.states() == ["bounced", "dropped"]
-    assert world.agent.recipients() == [BOB, "alice@example.com"]
+    assert world.states() == ["bounced", "bounced", "delivered"]
+    assert world.agent.recipients() == [BOB, "frank@example.com"]
     assert world.agent.jobs[1].envelope.sender is None
+    parsed = only_report(world)
+    assert (parsed["To"], parsed["Return-Path"]) == ("postmaster@example.org", "<>")
+    _, recipient = status_fields(parsed)
+    assert (recipient["Final-Recipient"], recipient["Action"]) == ("rfc822; frank@example.com", "failed")
+    kind, original = returned(parsed)
+    assert kind == "message/rfc822"
+    assert b"Final-Recipient: rfc822; bob@example.net" in original, "the report that was lost comes whole"
+    assert [event["rule"] for event in events(world, "bounced")] == ["", "double bounces go to the postmaster"]
     world.advance(6 * DAY_S)
-    assert world.rows("SELECT count(*) FROM message") == [(2,)]
+    assert world.rows("SELECT count(*) FROM message") == [(3,)]
+
+
+def test_a_double_bounce_that_cannot_be_delivered_is_the_end(world: QueueWorld) -> None:
+    world.settings.change(CONFIG, ACCOUNTS, "postmaster: admin@example.com\n")
+    world.agent.answers |= {BOB: FAILED, "frank@example.com": FAILED, "admin@example.com": FAILED}
+    world.submit(BOB, sender="frank@example.com")
+    world.advance(6 * DAY_S)
+    assert world.states() == ["bounced", "bounced", "dropped"]
+    (event,) = events(world, "dropped")
+    assert "double bounce" in event["rule"]
+
+
+def test_lost_reports_of_delay_or_success_are_no_double_bounces(world: QueueWorld) -> None:
+    world.agent.answers |= {CAROL: DEFERRED, "frank@example.com": FAILED}
+    world.submit(BOB, sender="frank@example.com", notify=("SUCCESS",))
+    world.submit(CAROL, sender="frank@example.com", notify=("DELAY",))
+    world.advance(5 * 3600)
+    assert sorted(world.states()) == ["delivered", "dropped", "dropped", "queued"]
+    assert world.mailbox() == {}
+
+
+def test_a_flood_of_lost_reports_has_a_pace(world: QueueWorld) -> None:
+    world.agent.answers |= {BOB: FAILED, "frank@example.com": FAILED}
+    for _ in range(DOUBLES + 5):
+        world.submit(BOB, sender="frank@example.com")
+    world.advance(60)
+    assert len(world.reports_in()) == DOUBLES
+    dropped = events(world, "dropped")
+    assert len(dropped) == 5
+    assert all(event["rule"] == "more than 20 double bounces in 60 minutes" for event in dropped)
+    world.advance(DOUBLE_EVERY_S)
+    world.submit(BOB, sender="frank@example.com")
+    world.advance(60)
+    assert len(world.reports_in()) == DOUBLES + 1
+
+
+# -- known refusals
+
+NO_PTR = Outcome(
+    Result.FAILED,
+    "5.7.25",
+    "mx.example.net refused the message.",
+    "550 5.7.25 The IP address sending this message does not have a PTR record setup. x-1 - gsmtp",
+    "mx.example.net [192.0.2.9]:25",
+)
+UNTRUSTED = Outcome(
+    Result.DEFERRED,
+    "4.7.0",
+    "mx.example.net does not take the message now.",
+    "421 4.7.0 This message is suspicious due to the very low reputation of the sending domain. x-1 - gsmtp",
+    "mx.example.net [192.0.2.9]:25",
+)
+GREYLISTED = Outcome(Result.DEFERRED, "4.7.1", "not now.", "451 4.7.1 Greylisting in action")
+POSTMASTER = "bob@example.org"
+
+
+def notices_in(world: QueueWorld) -> list[bytes]:
+    return [octets for octets in world.mailbox(POSTMASTER).values() if b"auto-generated" in octets]
+
+
+@pytest.fixture
+def with_postmaster(world: QueueWorld) -> QueueWorld:
+    world.settings.change(CONFIG, ACCOUNTS, f"postmaster: {POSTMASTER}\n")
+    return world
+
+
+def test_a_known_refusal_is_explained_to_the_sender(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = NO_PTR
+    world.submit(BOB)
+    world.advance(2)
+    text = next(only_report(world).iter_parts()).get_content()
+    assert "What it means: Google takes no mail from an address without a" in text
+    assert "What you can do: Tell the postmaster of your own mail server" in text
+    assert "What the postmaster can do: Have whoever gave you the address set" in text
+    (event,) = events(world, "bounced")
+    assert event["rule"] == "google-no-ptr"
+
+
+def test_the_postmaster_is_told_once_for_each_cause_and_not_for_each_message(with_postmaster: QueueWorld) -> None:
+    world = with_postmaster
+    world.agent.answers |= {BOB: NO_PTR, CAROL: NO_PTR, "dave@example.com": UNTRUSTED}
+    for _ in range(5):
+        world.submit(BOB, CAROL)
+    world.submit("dave@example.com")
+    world.advance(10)
+    told = sorted(notices_in(world), key=lambda octets: b"domain-reputation" in octets)
+    assert len(told) == 2
+    assert b"Subject: Mail is refused elsewhere: google-no-ptr\n" in told[0]
+    assert b"What to do: Have whoever gave you the address" in told[0]
+    assert b"550 5.7.25 The IP address" in told[0]
+    assert dict(world.rows("SELECT cause, times FROM notice")) == {"google-no-ptr": 10, "google-domain-reputation": 1}
+    world.crash(power=1)
+    world.boot()
+    world.agent.answers |= {BOB: NO_PTR}
+    world.submit(BOB)
+    world.advance(10)
+    assert len(notices_in(world)) == 2
+
+
+def test_what_passes_by_itself_is_counted_and_told_to_nobody(with_postmaster: QueueWorld) -> None:
+    world = with_postmaster
+    world.agent.answers[BOB] = GREYLISTED
+    world.submit(BOB)
+    world.advance(2)
+    assert notices_in(world) == []
+    assert world.rows("SELECT cause, told, times FROM notice") == [("greylist", 0.0, 1)]
+
+
+def test_the_notice_is_accepted_with_what_it_tells_of(with_postmaster: QueueWorld) -> None:
+    world = with_postmaster
+    world.agent.slow.add("example.net")
+    world.agent.answers[BOB] = NO_PTR
+    id = world.submit(BOB)
+    world.advance(1)
+    world.fail("database: commit", times=1, error=lambda: sqlite3.OperationalError("disk I/O error"))
+    world.agent.finish()
+    world.advance(3)
+    assert world.row(id)["state"] == "queued"
+    assert world.rows("SELECT count(*) FROM notice") == [(0,)]
+    world.healthy()
+    world.advance(30)
+    assert world.row(id)["state"] == "bounced"
+    assert len(notices_in(world)) == 1
+
+
+def test_an_unreadable_count_keeps_no_attempt_from_being_recorded(with_postmaster: QueueWorld) -> None:
+    world = with_postmaster
+    world.agent.slow.add("example.net")
+    world.agent.answers[BOB] = NO_PTR
+    id = world.submit(BOB)
+    world.advance(1)
+
+    async def unreadable(*arguments: object) -> object:
+        raise StorageTrouble("for a moment")
+
+    read, world.database.read = world.database.read, unreadable  # type: ignore[method-assign,assignment]
+    world.agent.finish()
+    world.advance(0.5)
+    world.database.read = read  # type: ignore[method-assign]
+    world.advance(10)
+    assert world.row(id)["state"] == "bounced"
+    assert len(notices_in(world)) == 1
+
+
+def test_a_server_that_is_better_left_alone_is_left_alone_for_an_hour(world: QueueWorld) -> None:
+    world.agent.answers[BOB] = UNTRUSTED
+    id = world.submit(BOB)
+    world.advance(2)
+    row = world.row(id)
+    assert row["next_attempt"] - world.machine.wall() > WAIT_S - 10
+    (event,) = events(world, "deferred")
+    assert event["rule"] == "google-domain-reputation"
+    assert event["reason"].endswith("; the next attempt waits for an hour.")
+    world.advance(WAIT_S + 60)
+    assert world.row(id)["attempts"] == 2
+
+
+def test_the_wait_is_never_longer_than_the_time_that_is_left(world: QueueWorld) -> None:
+    world.settings.change(CONFIG.replace('expire = "5d"', 'expire = "20m"'))
+    world.queue.reconfigured()
+    world.agent.answers[BOB] = UNTRUSTED
+    id = world.submit(BOB)
+    world.advance(20 * 60 + 60)
+    assert world.row(id)["state"] == "bounced"
 
 
 def test_a_sender_who_wants_to_hear_nothing_hears_nothing(world: QueueWorld) -> None:
@@ -340,6 +515,8 @@ def test_an_own_sender_in_a_domain_without_accounts_is_not_lost_in_silence(world
     world.advance(2)
     assert world.row(id)["state"] == "bounced"
     assert world.states() == ["bounced", "dropped"]
+    (event,) = events(world, "dropped")
+    assert "there is no postmaster" in event["rule"]
 
 
 # -- success

@@ -373,6 +373,30 @@ class SimulatedFilesystem:
             raise _error(errno.EINVAL, path)
         return _Input(self._life, node)
 
+    def append(self, path: str, data: bytes) -> None:
+        self._life.step("disk: append")
+        node = self.disk.node(path)
+        if isinstance(node, Link):
+            raise _error(errno.ELOOP, path)
+        if not isinstance(node, File):
+            raise _error(errno.EISDIR, path)
+        _Output(self.disk, self._life, node).write(data)
+
+    def replace(self, source: str, target: str) -> None:
+        self._life.step("disk: replace")
+        source_folder, source_name = self.disk.parent(source)
+        target_folder, target_name = self.disk.parent(target)
+        node = self.disk.node(source)
+        there = target_folder.names.get(target_name)
+        if isinstance(there, Folder):
+            raise _error(errno.EISDIR, target)
+        if source_folder.device != target_folder.device:
+            raise _error(errno.EXDEV, target)
+        self.disk.change((target_folder, target_name, node), (source_folder, source_name, None))
+        if isinstance(there, File) and there is not node:
+            self.disk.space += len(there.octets)
+        self._life.step("disk: replaced")
+
     def rename(self, source: str, target: str) -> None:
         self._life.step("disk: rename")
         if self._exists(target):

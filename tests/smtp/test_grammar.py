@@ -190,6 +190,7 @@ def test_original_recipients_in_utf8_need_smtputf8() -> None:
         "ORCPT=utf-8;a\\x{A}b",
         "ORCPT=utf-8;a\\x{85}b",
         "ORCPT=utf-8;a\\x{2028}b",
+        "ORCPT=utf-8;a\\x{202E}b",
         "ORCPT=utf-8;a\\x{D800}b",
         "ORCPT=utf-8;a\\x{FFFFFF}b",
         "ORCPT=rf(c;x",

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from mailsrv.checks.penalties import FREE_ERRORS, LONGEST_ERROR_S
 from mailsrv.smtp.dialog import BUFFER_LIMIT
@@ -119,6 +121,25 @@ def test_a_client_that_reads_nothing_is_gone_after_a_minute(world: World) -> Non
     assert shells(world)
     world.run(2)
     assert not shells(world)
+
+
+def test_who_says_much_at_once_lets_others_have_their_turn(world: World) -> None:
+    """Or forty clients that say NOOP for ever would keep others waiting for seconds."""
+    shell: Any = world.factories["smtp"].buildProtocol(None)
+    wire = StringTransport()
+    shell.makeConnection(wire)
+    wire.clear()
+    shell.dataReceived(b"NOOP\r\n" * 10_000)
+    assert 0 < wire.value().count(b"250 2.0.0") < 500
+    assert wire.producerState == "paused"
+    world.run(1)
+    assert wire.value().count(b"250 2.0.0") == 10_000
+    assert wire.producerState == "producing"
+    # Meanwhile it may be told goodbye, or go.
+    shell.dataReceived(b"NOOP\r\n" * 10_000)
+    shell.shut_down()
+    assert wire.value().endswith(b"421 4.3.2 Shutting down; try again soon\r\n")
+    shell.connectionLost(Failure(ConnectionDone()))
 
 
 def test_a_slow_reader_gets_every_reply(world: World) -> None:
@@ -508,6 +529,27 @@ def test_content_has_a_minimum_rate(world: World) -> None:
         world.run(10)
     assert client.gone
     assert world.messages() == []
+
+
+@pytest.mark.parametrize("spoilt", [b"a bare LF\n\r\n", b"x" * 1500 + b"\r\n"])
+@pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 62000 LAST\r\n"])
+def test_content_that_is_refused_may_take_its_time_to_its_end(spoilt: bytes, begin: bytes) -> None:
+    """A 421 in place of the refusal would only make the client send it all again, for days."""
+    world = World("limits.message_size = 1000")
+    client = world.greeted()
+    client.codes(MAIL, RCPT)
+    client.send(begin + spoilt)
+    left = 62_000 - len(spoilt)
+    while left:
+        client.send((b"x" * 98 + b"\r\n") * 50 if left > 5000 else b"x" * left)
+        left -= min(left, 5000)
+        world.run(40)
+    if begin.startswith(b"DATA"):
+        client.send(b"\r\n.\r\n")
+    world.run(1)
+    assert client.received.splitlines()[-1][:9] in (b"554 5.6.0", b"552 5.3.4")
+    assert not client.gone
+    world.end()
 
 
 def test_a_transaction_has_a_deadline() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mailsrv.smtp import events
 from mailsrv.smtp.server import ServerConnection, Service
-from tests.smtp.driver import ASKS, LMTP, SMTP, SUBMISSION, Record, decide, talk
+from mailsrv.smtp.states import State
+from tests.smtp.driver import ASKS, LMTP, SMTP, SUBMISSION, Record, decide, settle, talk
 from tests.worlds.scram import EXAMPLE_FIRST, ScramClient
 
 HELLO = [b"EHLO a.example\r\n", b"HELO [192.0.2.1]\r\n", b"LHLO b\r\n", b"EHLO\r\n"]
@@ -62,7 +65,8 @@ SESSIONS = st.lists(
     st.sampled_from(HELLO + ENVELOPES + OTHERS + MESSAGES) | TRANSACTION | st.binary(max_size=5), max_size=25
 ).map(lambda parts: b"EHLO a.example\r\n" + b"".join(parts))
 SMALL = Service("mx.example.org", extensions=SMTP.extensions, size_limit=100, recipients_limit=2, max_errors=8)
-SERVICES = st.sampled_from([(SMALL, False), (SMTP, False), (SUBMISSION, True), (LMTP, False)])
+MENDING = replace(SMTP, mend_lines=True)
+SERVICES = st.sampled_from([(SMALL, False), (SMTP, False), (SUBMISSION, True), (LMTP, False), (MENDING, False)])
 
 # A busy machine is no failure.
 ANY_SPEED = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -133,6 +137,32 @@ def test_random_octets_are_answered_and_never_raise(kind: tuple[Service, bool], 
     assert isinstance(record.events[-1], events.Closed)
     assert all(len(line) <= 510 and line.isprintable() for line in record.lines)
     assert record.output.count(b"\n") == record.output.count(b"\r\n")
+
+
+@ANY_SPEED
+@given(
+    st.sampled_from([replace(SMTP, max_errors=10_000), replace(SUBMISSION, auth_in_clear=True, max_errors=10_000)]),
+    st.lists(st.sampled_from(ENVELOPES + OTHERS + MESSAGES) | TRANSACTION, max_size=10),
+    SESSIONS,
+)
+def test_nothing_said_before_tls_is_remembered(service: Service, before: list[bytes], after: bytes) -> None:
+    """Under TLS a connection is as one on which nothing was ever said (RFC 3207 4.2)."""
+    connection, record = ServerConnection(service), Record()
+    settle(connection, record)
+    for part in (b"EHLO a.example\r\n", *before, b"\r\n", b"*\r\n", b".\r\n", b"RSET\r\n", b"EHLO b.example\r\n"):
+        connection.receive(part)
+        settle(connection, record)
+    connection.receive(b"STARTTLS\r\n")
+    settle(connection, record)
+    if connection.state is not State.TLS:
+        return  # the connection has ended, or a chunk has not
+    connection.tls_started()
+    under_tls = Record()
+    connection.receive(after)
+    settle(connection, under_tls)
+    fresh = talk(service, after, secure=True)
+    assert under_tls.output == fresh.output.partition(b"\r\n")[2]
+    assert under_tls.events == fresh.events[1:]
 
 
 @ANY_SPEED

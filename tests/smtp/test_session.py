@@ -13,7 +13,7 @@ import pytest
 from mailsrv.checks.hop_limit import HOPS
 from mailsrv.checks.penalties import FREE
 from mailsrv.outside.interfaces import LookupFailed
-from mailsrv.store.passwords import WAITING_LIMIT
+from mailsrv.store.passwords import THREADS, WAITING_LIMIT
 from mailsrv.store.spool import MEMORY
 from tests.smtp.world import CLIENT, PASSWORD, World, plain
 
@@ -332,7 +332,7 @@ def test_an_account_that_is_no_more_sends_no_more(world: World) -> None:
 def test_too_many_logins_at_once_are_put_off(world: World) -> None:
     gate = world.gate("passwords")
     clients = []
-    for n in range(WAITING_LIMIT + 1):
+    for n in range(THREADS + WAITING_LIMIT + 1):
         client = world.connect(465, f"198.51.100.{n}", tls=True)
         client.say("EHLO client.example.net")
         client.say(plain("alice@example.org", str(n)))
@@ -344,6 +344,32 @@ def test_too_many_logins_at_once_are_put_off(world: World) -> None:
     clients[-1].say(plain("alice@example.org"))
     world.run(6)
     assert clients[-1].received.endswith(b"235 2.7.0 Authentication succeeded\r\n")
+
+
+def test_owners_log_in_while_strangers_guess_from_everywhere(world: World) -> None:
+    for name in ("alice", "bob"):
+        assert waits_s(world, "203.0.113.5", f"{name}@example.org") < 0.2
+    world.house.passwords._right.clear()  # as after five minutes
+    gate = world.gate("passwords")
+    strangers = []
+    for n in range(THREADS + WAITING_LIMIT + 20):
+        client = world.connect(465, f"198.51.{n % 250}.1", tls=True)
+        client.say("EHLO client.example.net")
+        client.say(plain("alice@example.org", str(n)))
+        strangers.append(client)
+    owners = []
+    for name, address in (("alice", "203.0.113.5"), ("bob", "203.0.113.5")):
+        client = world.connect(465, address, tls=True)
+        client.say("EHLO client.example.net")
+        client.say(plain(f"{name}@example.org"))
+        owners.append(client)
+    for _ in range(THREADS + 4):
+        gate.run(1)
+        world.run()
+    assert [owner.received.endswith(b"235 2.7.0 Authentication succeeded\r\n") for owner in owners] == [True] * 2
+    assert strangers[50].received.endswith(b"AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN\r\n")
+    gate.release()
+    world.run()
 
 
 # Penalties.
@@ -443,7 +469,7 @@ def test_the_greeting_does_not_wait_for_the_dns() -> None:
     assert client.codes("MAIL FROM:<dave@example.net>") == [250]
     assert world.dns.asked == []  # the answers are still on their way
     assert client.codes("RCPT TO:<alice@example.org>") == []
-    world.run(10)
+    world.run(21)  # the listing, and behind it the list's own two test points
     assert client.received.endswith(b"554 5.7.1 Your address is on a blocklist that we use\r\n")
     world.end()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,11 @@ from mailsrv.checks.interfaces import Facts, ICheck, Opinion, Stage, Verdict
 from mailsrv.checks.ordered import Checks
 from mailsrv.cli import story
 from mailsrv.mail.address import Address
+from mailsrv.mail.header import whole_fields
 from mailsrv.store import history, ledger
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.spool import KEPT
-from tests.smtp.world import CLIENT, Client, World
+from tests.smtp.world import CLIENT, STATE, Client, World
 
 ENFORCED = "checks.observe = []"
 LETTER = "From: dave@example.net\r\nSubject: hello\r\n\r\nhello\r\n"
@@ -203,6 +205,12 @@ def test_whom_a_user_has_written_to_does_not_wait(doubting: World) -> None:
     assert deliver(doubting, "erin@example.net") == 451
 
 
+def test_whom_a_user_has_written_to_in_other_letters_does_not_wait(doubting: World) -> None:
+    user = doubting.logged_in()
+    assert user.transaction("Dave@Example.net", sender="alice@example.org")[-1] == 250
+    assert deliver(doubting) == 250
+
+
 def test_reports_do_not_wait(doubting: World) -> None:
     assert deliver(doubting, "") == 250
 
@@ -304,6 +312,41 @@ def test_fields_of_a_check_stand_above_the_message(world: World) -> None:
     assert client.transaction("alice@example.org", content=LETTER)[-1] == 250
     assert [prefix.count("X-Spam: no\r\n") for prefix in prefixes(world)] == [1, 1]
     assert prefixes(world)[0].startswith("X-Spam: no\r\nReceived: ")
+
+
+@pytest.mark.parametrize("size", [10, 3 * KEPT])
+@pytest.mark.parametrize("submitted", [False, True])
+def test_what_must_not_be_believed_is_taken_out(world: World, size: int, submitted: bool) -> None:
+    forged = "authentication-results : mx.example.org;\r\n\tspf=pass\r\n"
+    letter = f"Authentication-Results: mx.example.net; none\r\n{forged}{LETTER}" + "0123456789abcde\r\n" * (size // 17)
+
+    def answer(stage: Stage, facts: Facts) -> Opinion:
+        if stage is not Stage.DATA:
+            return None
+        fields = [field for field in whole_fields(facts.header, "Authentication-Results") if b"mx.example.org" in field]
+        return interfaces.headers(b"Authentication-Results: mx.example.org; spf=none\r\n", removed=tuple(fields))
+
+    told = Told(answer)
+    told.everybody = True
+    for factory in world.factories.values():
+        factory.house = replace(world.house, checks=Checks([told], tuple, world.house.recorder.record))
+    if submitted:
+        client = world.logged_in()
+        letter = letter.replace("dave@example.net", "alice@example.org").replace("From:", "Bcc: x@example.net\r\nFrom:")
+        assert client.transaction("bob@example.org", sender="alice@example.org", content=letter)[-1] == 250
+        letter = letter.replace("Bcc: x@example.net\r\n", "")
+    else:
+        assert world.greeted().transaction("alice@example.org", content=letter)[-1] == 250
+    assert prefixes(world)[0].startswith("Authentication-Results: mx.example.org; spf=none\r\nReceived: ")
+    stored = letter.replace(forged, "").encode()
+    (content,) = world.messages()
+    if content is None:
+        (name,) = world.files()
+        with closing(world.outside.filesystem.open(f"{STATE}/spool/{name}")) as file:
+            content = file.read(len(stored) + 1)
+    assert content == stored
+    assert world.ask("SELECT size FROM message") == [len(stored)]
+    assert world.ask("SELECT lines FROM message") == [stored.count(b"\n")]
 
 
 @pytest.mark.parametrize("size", [10, KEPT - 1000, KEPT, KEPT + 1, 3 * KEPT])

@@ -172,3 +172,29 @@ def test_holding_has_a_limit_and_is_for_users_only(world: World) -> None:
     assert "FUTURERELEASE 2592000 " in world.logged_in().say("EHLO client.example.net")
     assert world.logged_in().codes("MAIL FROM:<alice@example.org> HOLDFOR=2592001") == [501]
     assert world.greeted().codes("MAIL FROM:<dave@example.net> HOLDFOR=60") == [555]
+
+
+# Bare LFs.
+
+
+def test_bare_line_feeds_of_users_are_mended_where_the_operator_wants_it() -> None:
+    world = World("submission.mend_lines = true")
+    client = world.logged_in()
+    assert submit(client, "From: alice@example.org\nSubject: x\n\none\n.\ntwo\r\n..dots\r\n")[-1] == 250
+    letter = b"From: alice@example.org\nSubject: y\n\nlast\n"
+    client.codes("MAIL FROM:<alice@example.org>", f"RCPT TO:<{BOB}>")
+    client.send(f"BDAT {len(letter)} LAST\r\n".encode() + letter)
+    assert b"\r\n250 2.0.0 Accepted" in client.received
+    assert world.messages() == [
+        b"From: alice@example.org\r\nSubject: x\r\n\r\none\r\n.\r\ntwo\r\n.dots\r\n",
+        b"From: alice@example.org\r\nSubject: y\r\n\r\nlast\r\n",
+    ]
+    assert world.ask("SELECT size FROM message") == [len(content) for content in world.messages()]
+    # A bare CR cannot be mended, for nobody knows what it means; and strangers' bare LFs are not.
+    assert submit(client, "From: alice@example.org\n\na\rb\n\r\n")[-1] == 554
+    assert world.greeted().transaction(BOB, content="a\nb\r\n")[-1] == 554
+    world.end()
+
+
+def test_they_are_refused_otherwise(world: World) -> None:
+    assert submit(world.logged_in(), "From: alice@example.org\n\nx\r\n")[-1] == 554

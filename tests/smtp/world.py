@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from mailsrv import config
 from mailsrv.checks.admission import Admission
+from mailsrv.checks.bursts import Bursts
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
@@ -37,9 +38,11 @@ from mailsrv.store import queue_id
 from mailsrv.store.accounts import parse_directory
 from mailsrv.store.database import Database
 from mailsrv.store.key_states import NO_KEYS
+from mailsrv.store.notices import Notices
 from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import FLUSH_S, Recorder
 from mailsrv.store.spool import Spool
+from mailsrv.store.usage import MailboxUsage
 from mailsrv.tls import ServerCertificate
 from tests.simulation.certificates import pem
 from tests.simulation.network import Network, Weather
@@ -138,9 +141,12 @@ class Settings:
             "/etc/mailsrv/mailsrv.toml",
         )
 
-    def serve(self, passwords: Mapping[str, str]) -> None:
-        """Accounts of example.org."""
-        accounts = "".join(f"{name}@example.org:{stored(password)}\n" for name, password in passwords.items())
+    def serve(self, passwords: Mapping[str, str], quotas: Mapping[str, str] | None = None) -> None:
+        """Accounts of example.org; ``quotas`` are rules for some of them."""
+        rules = {name: f"::::::userdb_quota_rule={rule}" for name, rule in (quotas or {}).items()}
+        accounts = "".join(
+            f"{name}@example.org:{stored(password)}{rules.get(name, '')}\n" for name, password in passwords.items()
+        )
         self.directory = parse_directory(self.config, accounts, self._aliases if passwords else "")
 
 
@@ -244,18 +250,24 @@ class World:
         self.settings = Settings(extra, aliases)
         self._prepare()
         settings, reactor = self.settings, self.outside.reactor
-        self.admission = Admission(lambda: settings.config.limits)
+        passwords = Passwords(self.outside)
+        self.admission = Admission(lambda: settings.config.limits, passwords.homes.knows_network)
         recorder = Recorder(self.outside, self.database)
+        self.usage = MailboxUsage(self.outside, f"{STATE}/mail", settings)
+        signer = Signer(self.outside, lambda: settings.keys.signing)
         self.house = House(
             settings,
             self.outside,
             self.spool,
-            Passwords(self.outside),
-            Penalties(lambda: settings.config.limits.penalties, reactor.seconds),
+            passwords,
+            Penalties(lambda: settings.config.limits.penalties, reactor.seconds, passwords.homes.knows),
             recorder,
             all_checks(settings, self.outside, self.outside.resolver(()), self.database, recorder),
             Caps(lambda: settings.config.limits, self.database, self.outside.wall),
-            Signer(self.outside, lambda: settings.keys.signing),
+            signer,
+            Bursts(lambda: settings.config.limits.first_time_recipients, self.database, self.outside.wall),
+            Notices(settings, self.outside, self.spool, self.database, signer.fields),
+            self.usage,
         )
         self.factories = {
             "smtp": self._listen(25, "smtp"),

@@ -17,6 +17,7 @@ from mailsrv.store.password_schemes import UnknownScheme
 from mailsrv.store.passwords import (
     REMEMBERED_LIMIT,
     REMEMBERED_S,
+    THREADS,
     WAITING_LIMIT,
     Match,
     Passwords,
@@ -107,7 +108,32 @@ def test_unknown_and_locked_cost_a_hash_like_others() -> None:
     checker, _ = passwords(worker)
     for account in (None, Account(ALICE, "!"), Account(ALICE, STORED)):
         Deferred.fromCoroutine(checker.verify(account, "wrong"))
-    assert len(worker) == 3
+        assert len(worker) == 1
+        worker.run()
+
+
+def test_nobody_costs_what_somebody_costs_and_is_let_in_by_no_password() -> None:
+    """Where one account has a slow old hash, a stranger would else tell by the time who exists."""
+
+    class Told(ImmediateWorker):
+        def call(self, function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
+            asked.append(args[0])
+            return super().call(function, *args, **kwargs)
+
+    asked: list[list[str]] = []
+    checker, _ = passwords(Told())
+    accounts = [Account(Address(name, "example.org"), f"{{PLAIN}}{name}") for name in ("alice", "bob", "carol")]
+    for n in range(100):
+        like = checker.somebody(accounts, f"nobody{n}")
+        assert like is not None
+        assert like == checker.somebody(accounts, f"nobody{n}")
+        # The right password of the one whose work is done, even when it is remembered.
+        assert result(checker.verify(like, like.address.local)) is True
+        assert result(checker.verify(None, like.address.local, like=like)) is False
+        assert result(checker.verify(Account(ALICE, "!"), like.address.local, like=like)) is False
+        assert asked[-1] == [like.hash]
+    assert {stored[0] for stored in asked} == {account.hash for account in accounts}
+    assert checker.somebody([], "nobody") is None
 
 
 def test_the_dummy_hash_costs_what_a_new_hash_costs() -> None:
@@ -152,21 +178,91 @@ def test_what_is_remembered_is_bounded() -> None:
     assert list(checker._right) == [b"one more"]
 
 
-def test_more_than_a_hundred_waiting_are_turned_away() -> None:
-    worker = HeldWorker()
-    checker, _ = passwords(worker)
-    account = Account(ALICE, CHEAP)
-    waiting = [Deferred.fromCoroutine(checker.verify(account, f"wrong {n}")) for n in range(WAITING_LIMIT)]
-    with pytest.raises(TooBusy):
-        result(checker.verify(account, "right"))
-    assert len(worker) == WAITING_LIMIT
-    worker.run(1)
-    one_more = Deferred.fromCoroutine(checker.verify(account, "right"))
-    worker.run()
-    assert all(one.called for one in waiting)
-    answers: list[Match | None] = []
-    one_more.addCallback(answers.append)
-    assert answers == [Match("", CHEAP)]
+class Crowd:
+    """Checks under way in a world whose threads work when they are told to."""
+
+    def __init__(self) -> None:
+        self.worker = HeldWorker()
+        self.checker, _ = passwords(self.worker)
+        self.outcomes: dict[str, str] = {}
+
+    def ask(self, network: str, password: str = "wrong", name: str = "alice", blame: float = 0.0) -> str:
+        """Begin a check; what to look for in ``outcomes``."""
+        account = Account(Address(name, "example.org"), CHEAP)
+        which = f"{network} {password} {len(self.outcomes)}"
+        self.outcomes[which] = "waiting"
+
+        def done(found: object) -> None:
+            self.outcomes[which] = "busy" if isinstance(found, Failure) and found.check(TooBusy) else "checked"
+
+        Deferred.fromCoroutine(self.checker.verify(account, password, "smtp", network, blame)).addBoth(done)
+        return which
+
+    def at_home(self, name: str, network: str) -> None:
+        self.checker.homes.add(Account(Address(name, "example.org"), CHEAP), Match("", CHEAP), network)
+
+    def count(self, outcome: str) -> int:
+        return list(self.outcomes.values()).count(outcome)
+
+    def run_until(self, which: str) -> int:
+        """How many checks are done before this one is."""
+        for n in range(1000):
+            if self.outcomes[which] != "waiting":
+                assert self.outcomes[which] == "checked"
+                return n
+            self.worker.run(1)
+        raise AssertionError("it never came to its turn")
+
+
+def test_no_more_is_under_way_than_there_are_threads_and_no_more_waits_than_there_are_places() -> None:
+    crowd = Crowd()
+    for n in range(500):
+        crowd.ask("192.0.2.1", f"wrong {n}")
+    assert len(crowd.worker) == THREADS
+    assert crowd.count("busy") == 500 - THREADS - WAITING_LIMIT
+    crowd.run_until(crowd.ask("192.0.2.2"))
+    while len(crowd.worker):
+        crowd.worker.run(1)
+    assert crowd.count("waiting") == 0
+
+
+def test_one_network_cannot_use_up_the_places() -> None:
+    crowd = Crowd()
+    for n in range(500):
+        crowd.ask("198.51.100.1", f"wrong {n}")
+    assert crowd.run_until(crowd.ask("192.0.2.1", "right")) <= THREADS + 2
+
+
+def test_networks_that_guess_from_everywhere_give_way_to_one_that_gave_no_cause() -> None:
+    crowd = Crowd()
+    for n in range(500):
+        crowd.ask(f"198.51.{n % 250}.1", blame=2.0)
+    right = crowd.ask("192.0.2.1", "right")
+    assert crowd.outcomes[right] == "waiting"
+    # Its turn comes, though it may be after one check for each of the others.
+    assert crowd.run_until(right) <= WAITING_LIMIT + THREADS
+
+
+def test_an_owner_at_home_waits_for_what_is_under_way_and_for_nobody_else() -> None:
+    crowd = Crowd()
+    crowd.at_home("alice", "192.0.2.1")
+    for n in range(500):
+        crowd.ask(f"198.51.{n % 250}.{n // 250}")
+        crowd.ask("192.0.2.1", name="bob")  # nobody but alice is at home there
+    assert crowd.run_until(crowd.ask("192.0.2.1", "right")) <= THREADS + 2
+
+
+def test_owners_take_turns_with_strangers_and_with_each_other() -> None:
+    """A forgotten client with an old password at home holds up neither strangers nor other owners."""
+    crowd = Crowd()
+    for name in ("alice", "bob"):
+        crowd.at_home(name, "192.0.2.1")
+    for n in range(500):
+        crowd.ask("192.0.2.1", f"wrong {n}")
+    bob = crowd.ask("192.0.2.1", "right", name="bob")
+    stranger = crowd.ask("203.0.113.1", "right", name="carol")
+    assert crowd.run_until(bob) <= THREADS + 4
+    assert crowd.run_until(stranger) <= THREADS + 4
 
 
 def test_generated_passwords_are_readable_and_differ() -> None:
@@ -178,9 +274,15 @@ def test_generated_passwords_are_readable_and_differ() -> None:
 
 
 def test_stop_ends_the_threads() -> None:
-    worker = HeldWorker()
-    passwords(worker)[0].stop()
-    assert worker.stopped
+    crowd = Crowd()
+    for n in range(10):
+        crowd.ask(f"192.0.2.{n}")
+    crowd.checker.stop()
+    assert crowd.worker.stopped
+    # What was under way comes to its end, and nothing else is begun.
+    crowd.worker.run()
+    assert len(crowd.worker) == 0
+    assert crowd.count("checked") == THREADS
 
 
 def test_a_hash_is_never_shown() -> None:

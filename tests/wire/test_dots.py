@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailsrv.wire.dots import LineCheck, Stuffer, Unstuffer
+from mailsrv.wire.dots import LineCheck, LineMender, Stuffer, Unstuffer
 
 PIECES = [b"\r\n", b".", b"\r", b"\n", b"a", b"\r\n.", b"..", b"\r\n.\r", b".\r\n", b"text"]
 STREAMS = st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join)
@@ -138,3 +139,10 @@ def test_a_cr_at_the_edge_of_a_piece_is_no_flaw_yet() -> None:
     check.feed(b"b\r")
     check.feed(b"c")
     assert check.flawed
+
+
+@given(STREAMS, CUTS)
+def test_mending_adds_a_cr_before_each_bare_lf_and_nothing_else(stream: bytes, at: list[int]) -> None:
+    mender = LineMender()
+    mended = b"".join(map(mender.feed, cut(stream, at)))
+    assert mended == re.sub(rb"(?<!\r)\n", b"\r\n", stream)

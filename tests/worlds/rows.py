@@ -9,7 +9,7 @@ from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
 from mailsrv.store import ledger, message, queue_id, schema
 from mailsrv.store.ledger import Event
-from mailsrv.store.message import Arrival, FinalRecipient, Settlement
+from mailsrv.store.message import Arrival, FinalRecipient, Hold, Settlement
 
 START = 1_764_000_000.0  # seconds since 1970
 ALICE = "alice@example.org"
@@ -40,6 +40,7 @@ class Rows:
         original: str = "",
         content: bytes | None = b"Subject: hello\r\n\r\nbody\r\n",
         about: str = "",
+        hold: Hold | None = None,
     ) -> int:
         """The id of the new message; ``content`` None: it is a file."""
         id = self._ids.next(at)
@@ -62,6 +63,7 @@ class Rows:
             size=len(content or b""),
             lines=(content or b"").count(b"\n"),
             about=about,
+            hold=hold,
         )
         message.insert(self.connection, [message.Acceptance(at, arrival, names, content)])
         return id

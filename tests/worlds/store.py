@@ -6,19 +6,23 @@ import errno
 import os
 import random
 import sqlite3
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from mailsrv import config
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
 from mailsrv.store import ledger, queue_id
+from mailsrv.store.accounts import Account, Directory
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
 from mailsrv.store.message import Arrival, FinalRecipient, local_waiting
+from mailsrv.store.quota import Quota
 from mailsrv.store.spool import Spool
+from mailsrv.store.usage import MailboxUsage
 from tests.simulation.network import Network
 from tests.simulation.outside import Machine, SimulatedOutside
 from tests.simulation.resolver import Zone
@@ -60,6 +64,18 @@ def disk_error(number: int = errno.EIO) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+class Accounts:
+    """Those of example.org that have a quota, by local part, as settings in force."""
+
+    def __init__(self, limits: Mapping[str, Quota] | None = None) -> None:
+        self.config = config.parse('hostname = "mx.example.org"\ndomains = ["example.org"]', "/etc/mailsrv.toml")
+        self.limit(limits or {})
+
+    def limit(self, limits: Mapping[str, Quota]) -> None:
+        accounts = [Account(Address.parse(f"{name}@example.org"), quota=quota) for name, quota in limits.items()]
+        self.directory = Directory(["example.org"], accounts, {})
+
+
 class Store:
     """Addresses at example.org are own mailboxes.  ``boot`` begins a life of the program, ``crash`` ends it."""
 
@@ -69,6 +85,8 @@ class Store:
         self.disk = self.machine.disk
         self.steps = self.machine.steps
         self.deferred: list[float] = []
+        self.accounts = Accounts()
+        self.usage: MailboxUsage
         self.outside: SimulatedOutside
         self.database: Database
         self.spool: Spool
@@ -84,8 +102,14 @@ class Store:
         self.connection = self.database.open()
         self.spool = Spool(outside, self.database, STATE, lambda: "mx.example.org")
         self.spool.open(self.connection)
+        self.usage = MailboxUsage(outside, f"{STATE}/mail", self.accounts)
         self.local = LocalDelivery(
-            outside, self.database, self.spool, STATE, lambda attempts: RETRY_S[min(attempts, len(RETRY_S) - 1)]
+            outside,
+            self.database,
+            self.spool,
+            STATE,
+            lambda attempts: RETRY_S[min(attempts, len(RETRY_S) - 1)],
+            self.usage,
         )
         self.local.on_deferred = self.deferred.append
         self.spool.on_accepted = self.local.accepted

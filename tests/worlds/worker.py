@@ -41,9 +41,13 @@ class HeldWorker:
         return done
 
     def run(self, pieces: int | None = None) -> None:
-        """Do the oldest ``pieces``, or all."""
-        for _ in range(len(self._held) if pieces is None else pieces):
-            self._held.pop(0)()
+        """Do the oldest ``pieces``, or all that wait now; some of them may be done by the others on their way."""
+        if pieces is not None and pieces > len(self._held):
+            raise ValueError("so many pieces do not wait")
+        for piece in self._held[:pieces]:
+            if piece in self._held:
+                self._held.remove(piece)
+                piece()
 
     def stop(self) -> None:
         self.stopped = True
