@@ -307,23 +307,24 @@ def _needless(world: World, arrivals: list[Received]) -> int:
 
 
 def _reports(world: World) -> Iterator[str]:
-    """Whoever's message bounced has been told, unless the report itself could not be delivered."""
+    """Whoever's message bounced has been told, or else the postmaster, when it was a report of ours that was lost."""
     with _Look(world) as connection:
         bounced = connection.execute(
-            "SELECT message.id, message.message_id, recipient.address, message.sender FROM recipient"
+            "SELECT message.id, message.message_id, recipient.address, message.sender, message.protocol FROM recipient"
             " JOIN message ON message.id = recipient.message WHERE recipient.state = 'bounced'"
         ).fetchall()
         undeliverable = {
             row[0]
             for row in connection.execute(
                 "SELECT event.detail FROM event JOIN recipient ON recipient.message = event.message"
-                " WHERE event.kind = 'accepted' AND event.detail <> '' AND recipient.state = 'dropped'"
+                " WHERE event.kind = 'accepted' AND event.detail <> '' AND recipient.state IN ('dropped', 'bounced')"
             )
         }
-    for number, identifier, address, sender in bounced:
-        if not sender:
+    for number, identifier, address, sender, protocol in bounced:
+        if not sender and protocol != "report":
             yield f"{identifier} for {address} had a null sender, and there is a bounce"
             continue
+        sender = sender or scenario.POSTMASTER
         told: list[bytes]
         if sender in scenario.MAILBOXES:
             told = [*_mailbox(world, sender).values(), *world.fetched[sender].values()]
