@@ -10,15 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import disk, idle, retrieve, throughput
+from bench import disk, idle, opening, queue, retrieve, throughput
 from bench.peers import MAILSRV, SERVERS, Bench, unavailable
 from tests.peers.programs import ROOT, ProgramError, find
+
+KINDS = ("receive", "relay", "idle", "retrieve", "opening", "queue")
 
 _ABOUT = """\
 receive   durable messages/s by SMTP into a Maildir: 4 KiB, 20 clients
 relay     durable messages/s by SMTP through the queue to a next hop that throws them away
 idle      memory for each idle connection, and how long a new client waits for its greeting meanwhile
 retrieve  messages/s by POP3 from a Maildir, beside Dovecot
+opening   milliseconds until a large mailbox is open by POP3, beside Dovecot
+queue     a full queue: start, memory, what a new message waits; the queue runner alone, about 3 GB of disk
 
 The client is Postfix's smtp-source (Debian: apt install postfix; no service need run).  Postfix and Dovecot are
 measured when they are installed and the caller is root: with private configurations on loopback, never the system's.
@@ -29,10 +33,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make bench", epilog=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", default=["receive"], help="receive (default), relay, idle, retrieve")
+    parser.add_argument("what", nargs="*", default=["receive"], help=f"{', '.join(KINDS)}; default: receive")
     parser.add_argument("--rounds", type=int, default=3, help="alternating runs of each server (default 3)")
     parser.add_argument("--messages", type=int, default=5000, help="messages of a run (default 5000)")
     parser.add_argument("--connections", type=int, default=10_000, help="idle connections (default 10000)")
+    parser.add_argument("--queued", type=int, default=1_000_000, help="messages of a full queue (default 1000000)")
     parser.add_argument("--only", metavar="SERVER", action="append", help=f"one of {', '.join(SERVERS)}, Dovecot")
     parser.add_argument(
         "--mode", choices=list(throughput.MODES), help="one or many messages per connection; default both"
@@ -54,11 +59,9 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = _arguments()
-    unknown = set(arguments.what) - {"receive", "relay", "idle", "retrieve"}
+    unknown = set(arguments.what) - set(KINDS)
     if unknown:
-        raise SystemExit(
-            f"bench: no such benchmark: {', '.join(sorted(unknown))}; there are receive, relay, idle, retrieve"
-        )
+        raise SystemExit(f"bench: no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     try:
         with disk.workspace(arguments.dir.resolve(), arguments.loop) as place:
             environment = disk.environment(place)
@@ -78,7 +81,13 @@ def main() -> None:
 def _run(what: str, arguments: argparse.Namespace, place: Path) -> Any:
     if what == "idle":
         return idle.run(place, arguments.connections, arguments.only, arguments.json)
+    if what == "queue":
+        return queue.run(place, arguments.queued, arguments.json)
+    if what == "opening":
+        return opening.run(place, arguments.rounds, arguments.only, arguments.json)
     if what == "retrieve":
+        if arguments.profile:
+            return retrieve.look_inside(place, place / "inside")
         return retrieve.run(place, arguments.rounds, arguments.only, arguments.json)
     modes = [arguments.mode] if arguments.mode else list(throughput.MODES)
     if arguments.profile or arguments.strace:

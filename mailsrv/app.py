@@ -23,6 +23,7 @@ from mailsrv.checks.admission import Admission
 from mailsrv.checks.bursts import Bursts
 from mailsrv.checks.caps import Caps
 from mailsrv.checks.clients import is_within
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.config import Listen
@@ -46,7 +47,7 @@ from mailsrv.store.key_states import Keys
 from mailsrv.store.ledger import Event
 from mailsrv.store.logins import Logins
 from mailsrv.store.mailboxes import MailStore
-from mailsrv.store.message import Arrival
+from mailsrv.store.message import Acceptance
 from mailsrv.store.notices import Notices
 from mailsrv.store.password_renewal import PasswordRenewal
 from mailsrv.store.passwords import Match, Passwords
@@ -119,8 +120,8 @@ class Server:
         self._spool = Spool(outside, self.database, state, lambda: settings.config.hostname)
         self._usage = MailboxUsage(outside, os.path.join(state, "mail"), settings)
         self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after, self._usage)
-        self._relay = Relay(settings, outside, resolver)
         self._signer = Signer(outside, lambda: settings.keys.signing)
+        self._relay = Relay(settings, outside, resolver, resign=self._signer.again)
         reports = Reports(settings, outside, self._spool, self.database, self._signer)
         self._queue = QueueRunner(settings, outside, self.database, self._spool, self._relay, reports, self._local)
         self._recorder = Recorder(outside, self.database)
@@ -133,7 +134,7 @@ class Server:
         self._renewal.on_renewed = self._passwords.renewed
         self._mailboxes = MailStore(outside, os.path.join(state, "mail"), self._local.settled)
         self._housekeeping = Housekeeping(outside, os.path.join(state, "mail"), settings, self._usage)
-        notices = Notices(settings, outside, self._spool, self.database, self._signer.fields)
+        notices = Notices(settings, outside, self._spool, self.database, self._signer.fields_of)
         warnings = QuotaWarnings(settings, outside, self.database, notices)
         self._usage.on_usage = warnings.usage
         self._mailboxes.on_removing = self._usage.removing
@@ -144,6 +145,7 @@ class Server:
 
         admission = Admission(lambda: settings.config.limits, self._passwords.homes.knows_network)
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds, self._passwords.homes.knows)
+        login_delay = LoginDelay(lambda: settings.config.limits.login_delay, reactor.seconds)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
         self._bursts = Bursts(lambda: settings.config.limits.first_time_recipients, self.database, outside.wall)
         house = House(
@@ -166,8 +168,8 @@ class Server:
             return SmtpFactory(house, admission, kind, certificate, implicit_tls)
 
         def pop3(implicit_tls: bool = False) -> Pop3Factory:
-            shared = (settings, outside, self._mailboxes, self._passwords, admission, penalties, self._recorder)
-            return Pop3Factory(*shared, lambda: certificate, implicit_tls)
+            shared = (settings, outside, self._mailboxes, self._passwords, admission, penalties, login_delay)
+            return Pop3Factory(*shared, self._recorder, lambda: certificate, implicit_tls)
 
         self._factories: dict[str, SmtpFactory | Pop3Factory] = {
             "smtp": smtp("smtp"),
@@ -253,14 +255,14 @@ class Server:
     def _holds(self, account: str, match: Match) -> bool:
         return self._passwords.holds(self._settings.directory.account(Address.parse(account)), match)
 
-    def _accepted(self, arrival: Arrival, names: Any, content: bytes | None) -> None:
-        if arrival.hold is not None:
+    def _accepted(self, acceptance: Acceptance) -> None:
+        if acceptance.arrival.hold is not None:
             return  # the operator's release is a change of the database
-        if arrival.release_at > self._outside.wall():
-            self._queue.wake_at(arrival.release_at)
+        if acceptance.arrival.release_at > self._outside.wall():
+            self._queue.wake_at(acceptance.arrival.release_at)
             return
-        self._local.accepted(arrival, names, content)
-        self._queue.accepted(arrival)
+        self._local.accepted(acceptance.arrival, acceptance.names, acceptance.content)
+        self._queue.accepted(acceptance)
 
     def _retry_after(self, attempts: int) -> float:
         retry = self._settings.config.queue.retry

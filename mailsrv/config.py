@@ -130,10 +130,10 @@ class Checks(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``message_size`` in octets, ``minimum_rate`` in octets per second, ``transaction_time`` in seconds.
+    """``message_size`` in octets, ``minimum_rate`` in octets per second, times in seconds.
 
     ``over_cap`` is "refuse" or "hold"; ``first_time_recipients`` 0 is never.  ``quota_warning`` is a share of the
-    quota, 1.0 for all of it, 0.0 for never.
+    quota, 1.0 for all of it, 0.0 for never.  ``login_delay`` 0.0 is none.
     """
 
     message_size: Annotated[int, _Key(str | int, 'a size such as "50 MiB" or a number of octets', size, "50 MiB")]
@@ -146,17 +146,26 @@ class Limits(msgspec.Struct, frozen=True):
     connections_per_client: Annotated[int, _whole(50)]
     minimum_rate: Annotated[int, _whole(100)]
     transaction_time: Annotated[float, _duration("1h")]
+    login_delay: Annotated[
+        float, _Key(str | int | float, 'a duration such as "5m", or "" for none', values.duration_or_off, "")
+    ]
     penalties: Annotated[bool, _Key(bool, "true or false", values.same, True)]
     quota_warning: Annotated[float, _Key(str, 'a share such as "90%", or "" for never', values.share_or_off, "90%")]
 
 
 class Outbound(msgspec.Struct, frozen=True):
-    """``routes`` by domain (A-label) or "*"; ``connect_timeout`` in seconds."""
+    """``routes`` and ``tls`` by domain (A-label) or "*"; ``tls`` is "opportunistic", "required" or "verified".
+
+    ``tls`` may also name the host of a route, an address too.  ``connect_timeout`` in seconds.
+    """
 
     routes: Annotated[
         dict[str, Route], _Key(dict[str, str], "a table of strings", Route.parse, {}, name=values.route_domain)
     ]
     connect_timeout: Annotated[float, _duration("30s")]
+    tls: Annotated[
+        dict[str, str], _Key(dict[str, str], "a table of strings", values.tls_demand, {}, name=values.tls_destination)
+    ]
 
 
 class Queue(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ _SIZE_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1
 _LARGEST = 1024**4
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 CHECKS = ("hop_limit", "blocklists", "reverse_name", "sanity", "first_contact")  # those of mailsrv.checks.members
+TLS_DEMANDS = ("opportunistic", "required", "verified")  # each asks more than the one before
 _DEFAULT_PORTS = {"smtp": 25, "smtps": 465}
 
 
@@ -222,6 +223,23 @@ def check(text: str) -> str:
 
 def route_domain(text: str) -> str:
     return text if text == "*" else domain(text)
+
+
+def tls_destination(text: str) -> str:
+    """A destination, the host of a route, or ``*``."""
+    if text == "*":
+        return text
+    try:
+        return _ip(text.strip("[]"))
+    except ValueError:
+        return domain(text)
+
+
+def tls_demand(text: str) -> str:
+    if text in TLS_DEMANDS:
+        return text
+    near = difflib.get_close_matches(text, TLS_DEMANDS, 1, 0)
+    raise ValueError(f'"{text}" is none of {", ".join(TLS_DEMANDS)} (did you mean "{near[0]}"?)')
 
 
 def server_name(text: str) -> str:

@@ -30,7 +30,7 @@ from mailsrv.tls import CertificateError
 
 log = Logger()
 
-SPARE_FILES = 256  # beside one for each connection: database, logs, files under way
+SPARE_FILES = 4500  # beside one for each client: attempts to deliver and their connections, database, files under way
 
 
 class Options(usage.Options):

@@ -133,6 +133,9 @@ state = {state}
 # How long one message may take in all, from MAIL to its end.
 #transaction_time = "1h"
 
+# How long an account has to wait after a login by POP3 until the next, such as "1m"; "" is no time.
+#login_delay = ""
+
 # Delays after failed logins and errors, for each client address.
 #penalties = true
 
@@ -147,6 +150,11 @@ state = {state}
 
 # How long to wait for a connection to another server.
 #connect_timeout = "30s"
+
+# What is demanded of TLS, by destination, by host of a route, or "*" for all others: "opportunistic" (TLS where it
+# works), "required" (TLS with any certificate, or the mail waits), "verified" (a certificate for the server's name):
+# tls = {{ "example.net" = "verified", "*" = "required" }}
+#tls = {{}}
 
 [queue]
 

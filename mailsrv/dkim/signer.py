@@ -6,11 +6,12 @@ The keys in force are asked for at each message.  Where a domain has none its ma
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 
 from mailsrv.dkim import signature
 from mailsrv.dkim.canonical import RelaxedBody
 from mailsrv.dkim.signature import Key
+from mailsrv.mail import header
 from mailsrv.outside.interfaces import Outside
 
 THREADS = 2
@@ -54,3 +55,19 @@ class Signer:
             return signature.sign(keys, header, digest.digest(), self._wall())
 
         return await self._worker.call(sign)
+
+    async def fields_of(self, domain: str, message: bytes) -> bytes:
+        """The same for a message in memory."""
+        head, body = header.split(message)
+        return await self.fields(domain, head, _once(body))
+
+    async def again(self, message: bytes) -> bytes:
+        """A message that was changed on its way out, with signatures made anew in place of those that we had put in
+        front; the same when there were none.
+        """
+        domain, rest = signature.take_off(message)
+        return await self.fields_of(domain, rest) + rest if domain else message
+
+
+async def _once(octets: bytes) -> AsyncIterator[bytes]:
+    yield octets

@@ -10,7 +10,8 @@ from collections.abc import Collection
 
 from zope.interface import implementer
 
-from mailsrv.outside.interfaces import FileStatus, IFilesystem, Input, Output
+from mailsrv.outside.interfaces import CACHED_LIMIT, FileStatus, IFilesystem, Input, Output
+from mailsrv.outside.page_cache import PageCache
 
 
 class _Output:
@@ -54,6 +55,7 @@ class Filesystem:
     def __init__(self) -> None:
         # The os module has no syncfs; without a C library that has it, sync() does more but no less.
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._cache = PageCache(CACHED_LIMIT)
 
     def create(self, path: str) -> Output:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,6 +78,9 @@ class Filesystem:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         finally:
             os.close(descriptor)
+
+    def read_cached(self, path: str) -> bytes | None:
+        return self._cache.read(path)
 
     def rename(self, source: str, target: str) -> None:
         if os.path.lexists(target):
@@ -101,7 +106,7 @@ class Filesystem:
             kind = "link"
         else:
             kind = "other"
-        return FileStatus(kind, found.st_size, found.st_mtime)
+        return FileStatus(kind, found.st_size, found.st_mtime, found.st_ctime)
 
     def make_directory(self, path: str) -> None:
         os.mkdir(path, 0o700)

@@ -23,6 +23,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+CACHED_LIMIT = 64 * 1024  # octets of the largest file that ``IFilesystem.read_cached`` gives
+
+
 class IReactor(IReactorCore, IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads):
     """What mailsrv asks of a reactor; Twisted's own reactors provide it."""
 
@@ -51,11 +54,16 @@ class Input(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileStatus:
-    """``kind`` is "file", "directory", "link" or "other"; ``modified`` is seconds since 1970."""
+    """``kind`` is "file", "directory", "link" or "other".
+
+    Seconds since 1970: ``modified`` is when the content last changed, and can be set; ``changed`` when anything did,
+    and cannot.
+    """
 
     kind: str
     size: int
     modified: float
+    changed: float
 
 
 class IFilesystem(Interface):
@@ -68,7 +76,7 @@ class IFilesystem(Interface):
     - ``replace`` and ``append`` follow no symbolic link at the last component either; neither is durable by itself.
     - ``open`` opens regular files only and follows no symbolic link at the last component (OSError otherwise).
 
-    Errors are OSError with errno, as from ``os``.  All calls may block: callers run them in a worker.
+    Errors are OSError with errno, as from ``os``.  All calls but ``read_cached`` may block: they run in a worker.
     """
 
     def create(path: str) -> Output:
@@ -79,6 +87,12 @@ class IFilesystem(Interface):
 
     def append(path: str, data: bytes) -> None:
         """Add to the end of a regular file that is there, in one write, so that nobody's comes between (OSError)."""
+
+    def read_cached(path: str) -> bytes | None:
+        """All of a regular file of at most ``CACHED_LIMIT`` octets, when that takes no waiting; None otherwise.
+
+        None says nothing about the file: ``open`` has to be asked.  For the reactor's thread alone.
+        """
 
     def rename(source: str, target: str) -> None:
         """Move a file or folder within one file system."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 
-from mailsrv.pop3 import events, replies
+from mailsrv.pop3 import events, languages, replies
 from mailsrv.pop3.events import Event
 from mailsrv.pop3.grammar import SASL_LINE_LIMIT
+from mailsrv.pop3.replies import Refusal
 from mailsrv.pop3.states import READING, TABLE, State
 from mailsrv.wire.lines import LineBuffer, LineTooLong
 
 OUTPUT_LIMIT = 64 * 1024  # octets of replies that are gathered before they are to be sent
+PIECES_LIMIT = 1000  # and how many, for short ones take longer to make than to send
 INPUT_LIMIT = 64 * 1024  # octets of commands that wait before reading stops
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -24,10 +26,11 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 class Dialog(ABC):
     """One connection: feed ``receive``, loop over ``next_event``, answer each that asks, send ``take_output``."""
 
-    __slots__ = ("_bare_lf", "_eof", "_events", "_last", "_lines", "_out", "_out_size", "_state")
+    __slots__ = ("_bare_lf", "_eof", "_events", "_language", "_last", "_lines", "_out", "_out_size", "_state")
 
     def __init__(self) -> None:
         self._state = State.GREETING
+        self._language = languages.DEFAULT
         self._lines = LineBuffer(SASL_LINE_LIMIT)
         self._out: list[bytes] = []
         self._out_size = 0
@@ -70,7 +73,7 @@ class Dialog(ABC):
             if line is not None:
                 self._line(line)
             elif self._bare_lf:
-                self.close(replies.err("a line ends in CR LF, not in LF alone"), "bare LF")
+                self.close(replies.BARE_LF, "bare LF")
             elif self._eof:
                 self.close(None, "the client closed")
             else:
@@ -82,7 +85,7 @@ class Dialog(ABC):
     @property
     def full(self) -> bool:
         """True when the output is to be taken and sent before more is parsed."""
-        return self._out_size >= OUTPUT_LIMIT
+        return self._out_size >= OUTPUT_LIMIT or len(self._out) >= PIECES_LIMIT
 
     @property
     def hungry(self) -> bool:
@@ -101,11 +104,11 @@ class Dialog(ABC):
         self._out_size = 0
         return output
 
-    def close(self, reply: bytes | None, reason: str) -> None:
-        """End now, whatever is under way; ``reply`` is a last word.  ``Closed`` is the only event that follows."""
+    def close(self, refusal: Refusal | None, reason: str) -> None:
+        """End now, whatever is under way; ``refusal`` is a last word.  ``Closed`` is the only event that follows."""
         if self._state is not State.CLOSED:
-            if reply is not None:
-                self._write(reply)
+            if refusal is not None:
+                self._err(refusal)
             self._state = State.CLOSED
             self._lines.clear()
             self._events[:] = [events.Closed(reason)]
@@ -123,6 +126,12 @@ class Dialog(ABC):
     def _write(self, data: bytes) -> None:
         self._out.append(data)
         self._out_size += len(data)
+
+    def _ok(self, text: str, *values: object) -> None:
+        self._write(replies.ok(text, *values, language=self._language))
+
+    def _err(self, refusal: Refusal) -> None:
+        self._write(replies.err(refusal, self._language))
 
     def _happened(self, what: str) -> bool:
         """Follow the table; False when this cannot happen here, as the connection was closed meanwhile."""

@@ -17,7 +17,7 @@ _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")
 
 
 class SyntaxProblem(Exception):
-    """The line means nothing; the message says why in ASCII and without quoting it."""
+    """The line means nothing; the message says why, in English and without quoting it."""
 
 
 def parse_command(line: bytes) -> tuple[str, str]:
@@ -56,3 +56,9 @@ def parse_auth(text: str) -> tuple[str, bytes | None]:
     if not _MECHANISM.fullmatch(mechanism):
         raise SyntaxProblem("AUTH needs the name of a mechanism")
     return mechanism.upper(), initial.encode() if space else None
+
+
+def no_argument(text: str) -> None:
+    """SyntaxProblem when there is one."""
+    if text:
+        raise SyntaxProblem("this command has no argument")

@@ -9,20 +9,25 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class Message(Protocol):
-    """``size`` is the octets that RETR sends, before dot-stuffing."""
+class Messages(Protocol):
+    """Messages by their index; ranges go from ``start`` up to and without ``stop``.
 
-    @property
-    def uidl(self) -> str: ...
+    A size is the octets that RETR sends, before dot-stuffing.
+    """
 
-    @property
-    def size(self) -> int: ...
+    def __len__(self) -> int: ...
+
+    def size(self, index: int, /) -> int: ...
+
+    def some_sizes(self, start: int, stop: int, /) -> Sequence[int]: ...
+
+    def unique_ids(self, start: int, stop: int, /) -> Sequence[bytes]: ...
 
 
 class Maildrop:
     """``octets`` is the sum of the sizes.  Messages are numbered from 1 for the client; an index is one less."""
 
-    def __init__(self, messages: Sequence[Message], octets: int) -> None:
+    def __init__(self, messages: Messages, octets: int) -> None:
         self._messages = messages
         self._deleted: set[int] = set()
         self._all_octets = octets
@@ -51,7 +56,7 @@ class Maildrop:
         return 1 <= number <= len(self._messages) and number - 1 not in self._deleted
 
     def size(self, index: int) -> int:
-        return self._sizes[index] if index in self._sizes else self._messages[index].size
+        return self._sizes[index] if index in self._sizes else self._messages.size(index)
 
     def correct(self, index: int, size: int) -> None:
         """The message has this size, as its reading showed."""
@@ -70,8 +75,18 @@ class Maildrop:
         self._deleted.clear()
         self._deleted_octets = 0
 
-    def scan_listing(self, number: int) -> bytes:
-        return b"%d %d\r\n" % (number, self.size(number - 1))
+    def scan_listings(self, start: int, stop: int) -> list[bytes]:
+        """Lines for the messages with these indices, without those that are marked."""
+        sizes = list(self._messages.some_sizes(start, stop))
+        for index in self._sizes.keys() & range(start, stop) if self._sizes else ():
+            sizes[index - start] = self._sizes[index]
+        return [b"%d %d\r\n" % (number, sizes[number - 1 - start]) for number in self._numbers(start, stop)]
 
-    def unique_id_listing(self, number: int) -> bytes:
-        return b"%d %b\r\n" % (number, self._messages[number - 1].uidl.encode())
+    def unique_id_listings(self, start: int, stop: int) -> list[bytes]:
+        """The same with unique-ids."""
+        identifiers = self._messages.unique_ids(start, stop)
+        return [b"%d %b\r\n" % (number, identifiers[number - 1 - start]) for number in self._numbers(start, stop)]
+
+    def _numbers(self, start: int, stop: int) -> Sequence[int]:
+        numbers = range(start + 1, stop + 1)
+        return [number for number in numbers if number - 1 not in self._deleted] if self._deleted else numbers

@@ -1,7 +1,8 @@
 """The Twisted shell of the POP3 server: bytes, TLS, time-outs and back-pressure, and nothing else.
 
-One loop takes events from the core, has the session answer them and sends what the core has to say, joined into one
-write per turn.  The loop rests while the client does not take what it is sent, so a connection holds one chunk of one
+What can be answered without waiting is answered within the call that brought it.  For the rest one loop takes events
+from the core, has the session answer them and sends what the core has to say, joined into one write per turn.  The loop
+rests while the client does not take what it is sent, so a connection holds one chunk of one
 message, however much was asked for; reading rests then too, and while more commands wait than will soon be answered.
 
 Reports: a failure of our own to the log, with the client's address; the connection is then cut, nothing is removed.
@@ -9,6 +10,7 @@ Reports: a failure of our own to the log, with the client's address; the connect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,7 @@ from zope.interface import implementer
 
 from mailsrv.checks.clients import is_loopback
 from mailsrv.checks.interfaces import Admission, Penalties
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.outside.interfaces import Outside
 from mailsrv.pop3 import events, replies
 from mailsrv.pop3.server import ServerConnection, Service
@@ -60,6 +63,7 @@ class Pop3Protocol(Protocol):
         self._connected_at = 0.0
         self._quiet_since = 0.0
         self._timer: IDelayedCall | None = None
+        self._pending: events.Event | None = None  # the one that the loop is to begin with
         self._waiter: Deferred[None] | None = None  # what the loop waits for: room in the transport, or time
         self._core: ServerConnection
         self._session: Session
@@ -148,16 +152,36 @@ class Pop3Protocol(Protocol):
 
     def _run(self) -> None:
         self._fed = True
-        if not self._looping:
+        if not self._looping and not self._answered_at_once():
             self._looping = True
             Deferred.fromCoroutine(self._loop()).addErrback(self._failed).addBoth(self._rested)
         self._rest()
+
+    def _answered_at_once(self) -> bool:
+        """Answer what takes no waiting and send it; False when there is more to do, for the loop."""
+        if self._closing or self._unread or self._going_down:
+            return False
+        core, session = self._core, self._session
+        try:
+            while (event := core.next_event()) is not None:
+                if not session.answer_at_once(event):
+                    self._pending = event
+                    return False
+        except Exception:
+            self._failed(Failure())
+            return True
+        if core.full:
+            return False
+        output = core.take_output()
+        if output:
+            self.transport.write(output)
+        return True
 
     async def _loop(self) -> None:
         try:
             while not self._closing:
                 self._fed = False
-                event = self._core.next_event()
+                event, self._pending = self._pending or self._core.next_event(), None
                 if event is None:
                     full = self._core.full
                     await self._flush()
@@ -317,11 +341,14 @@ class Pop3Factory(TwistedServerFactory):
         passwords: Passwords,
         admission: Admission,
         penalties: Penalties,
+        login_delay: LoginDelay,
         recorder: Recorder,
         tls: Callable[[], Any] | None,
         implicit_tls: bool = False,
     ) -> None:
-        self.surroundings = Surroundings(settings, outside, mailboxes, passwords, admission, penalties, recorder)
+        self.surroundings = Surroundings(
+            settings, outside, mailboxes, passwords, admission, penalties, login_delay, recorder
+        )
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.connections: set[Pop3Protocol] = set()
@@ -337,6 +364,7 @@ class Pop3Factory(TwistedServerFactory):
             hostname=config.hostname,
             stls=self.tls is not None,
             cleartext=config.auth.cleartext == "loopback" and is_loopback(client),
+            login_delay_s=math.ceil(config.limits.login_delay),
         )
 
     async def shut_down(self) -> None:

@@ -1,94 +1,76 @@
-"""The POP3 server's core: octets in, events out; answers in, octets out (RFC 1939, 2449, 2595, 3206, 5034).
+"""The POP3 server's core: octets in, events out; answers in, octets out (RFC 1939, 2449, 2595, 3206, 5034, 6856).
 
-Pure: no I/O, no clock.  ``mailsrv.pop3.dialog`` says how a connection is driven.  Which command is legal when stands in
-``states.TABLE`` and nowhere else.
+Pure: no I/O, no clock.  ``mailsrv.pop3.dialog`` says how a connection is driven, ``mailsrv.pop3.authorization`` is what
+comes before the maildrop is open.  Which command is legal when stands in ``states.TABLE`` and nowhere else.
 
-Refused: overlong lines and control characters (-ERR), a line end that is a bare LF and anything sent in clear text
-behind STLS (the connection ends), passwords where they may not be used, more than ``ERRORS_LIMIT`` refused commands or
-``LOGINS_LIMIT`` failed logins.  APOP is not offered, as passwords are kept as one-way hashes.
+Refused: overlong lines and control characters (-ERR), a line end that is a bare LF (the connection ends), more than
+``ERRORS_LIMIT`` refused commands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mailsrv.pop3 import events, replies
-from mailsrv.pop3.dialog import Dialog
+from mailsrv.pop3.authorization import Authorization, Service
 from mailsrv.pop3.grammar import (
     LINE_LIMIT,
     SyntaxProblem,
-    parse_auth,
+    no_argument,
     parse_command,
     parse_number,
     parse_two_numbers,
 )
 from mailsrv.pop3.maildrop import Maildrop
+from mailsrv.pop3.replies import Refusal
 from mailsrv.pop3.states import COMMANDS, TABLE, State
-from mailsrv.sasl import base64, exchange, mechanisms
-from mailsrv.sasl.scram import Scram, ServerFirst
-from mailsrv.wire.dots import Stuffer
+from mailsrv.pop3.surrogate import Surrogate, surrogate
+from mailsrv.wire.dots import Stuffer, stuffed
+
+__all__ = ["ServerConnection", "Service"]
 
 ERRORS_LIMIT = 50
-LOGINS_LIMIT = 5
 LISTED = 2000  # lines of a listing that are made at a time
 
-_NO_MAILDROP = Maildrop((), 0)
+Listing = Callable[[int, int], list[bytes]]  # lines for the messages from one index up to and without another
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What is offered on a connection.  ``cleartext``: passwords may be used without TLS.
+class _Nothing:
+    """The messages of a maildrop before the login."""
 
-    Of ``mechanisms``, those with channel binding are offered only where there is a channel to bind to.
-    """
+    def __len__(self) -> int:
+        return 0
 
-    hostname: str
-    stls: bool = False
-    cleartext: bool = False
-    mechanisms: tuple[str, ...] = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN")
+    def size(self, index: int) -> int:
+        raise IndexError
+
+    def some_sizes(self, start: int, stop: int) -> tuple[()]:
+        return ()
+
+    def unique_ids(self, start: int, stop: int) -> tuple[()]:
+        return ()
+
+
+_NO_MAILDROP = Maildrop(_Nothing(), 0)
 
 
 class NoSuchMessage(Exception):
     """The number is none of the maildrop, or that of a deleted message."""
 
 
-class ServerConnection(Dialog):
-    """One connection; ``secure`` says that it is under TLS.
+class ServerConnection(Authorization):
+    """One connection."""
 
-    ``exporter`` is what that TLS has for channel bindings (RFC 9266), None when it has nothing; to be set once the
-    handshake is done.
-    """
-
-    __slots__ = (
-        "_errors",
-        "_exchange",
-        "_failed_logins",
-        "_listed",
-        "_listing",
-        "_maildrop",
-        "_mechanism",
-        "_service",
-        "_stuffer",
-        "_username",
-        "exporter",
-        "secure",
-    )
+    __slots__ = ("_errors", "_listed", "_listing", "_maildrop", "_stuffer", "_surrogate")
 
     def __init__(self, service: Service, secure: bool = False) -> None:
-        super().__init__()
-        self.secure = secure
-        self.exporter: bytes | None = None
-        self._service = service
+        super().__init__(service, secure)
         self._errors = 0
-        self._failed_logins = 0
-        self._username = ""
-        self._mechanism = ""
-        self._exchange: exchange.Exchange | None = None
         self._maildrop = _NO_MAILDROP
-        self._listing: Callable[[int], bytes] | None = None
-        self._listed = 0  # the last number that the listing came to
+        self._listing: Listing | None = None
+        self._listed = 0  # how many messages the listing has come past
         self._stuffer = Stuffer()
+        self._surrogate: Surrogate | None = None
 
     @property
     def logged_in(self) -> bool:
@@ -96,50 +78,44 @@ class ServerConnection(Dialog):
 
     # -- answers to events
 
-    def greet(self) -> None:
-        """Answer ``Connected``."""
-        if self._happened("greeted"):
-            self._write(replies.ok(f"{self._service.hostname} POP3 server ready"))
-
     def log_in(self, maildrop: Maildrop) -> None:
         """Answer ``Login``: this is the client's maildrop."""
         if self._happened("logged in"):
             self._maildrop = maildrop
-            self._write(replies.ok(_messages(maildrop)))
+            self._ok_messages()
 
-    def give_keys(self, first: ServerFirst) -> None:
-        """Answer ``Keys``."""
-        if self._happened("keys"):
-            assert isinstance(self._exchange, Scram)
-            self._challenge(self._exchange.keys(first).data)
-
-    def refuse(self, reply: bytes) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """Answer any event with -ERR."""
         if self._state is State.GREETING:
-            self.close(reply, "not admitted")
+            self.close(refusal, "not admitted")
         elif self._state is State.UPDATE:
-            self.close(reply, "quit, not all removed")
+            self.close(refusal, "quit, not all removed")
         elif self._state is State.CHECKING:
-            self._happened("failed")
-            self._username = ""
-            self._write(reply)
-            if reply == replies.BAD_LOGIN:
-                self._failed_logins += 1
-            if self._failed_logins >= LOGINS_LIMIT:
-                self.close(None, "too many failed logins")
+            self._login_failed(refusal)
         elif self._happened("failed"):
-            self._write(reply)
+            self._err(refusal)
+
+    def whole_message(self, message: bytes) -> None:
+        """Answer ``Retrieve`` of RETR with all of a message: CRLF lines that end with one, or nothing."""
+        if self._happened("sent"):
+            # Not by replies.ok, which would look at the text of each.
+            self._write(b"+OK %b\r\n" % self._language.say("{} octets", len(message)).encode())
+            self._write(stuffed(message if self._utf8 else surrogate(message)))
 
     def begin_message(self, size: int | None) -> None:
         """Answer ``Retrieve``: a message of ``size`` octets follows, None for TOP."""
         if self._state is State.SENDING:
             self._stuffer = Stuffer()
-            self._write(replies.ok("the top of the message follows" if size is None else f"{size} octets"))
+            self._surrogate = None if self._utf8 else Surrogate()
+            if size is None:
+                self._ok("the top of the message follows")
+            else:
+                self._ok("{} octets", size)
 
     def send(self, piece: bytes) -> None:
         """A piece of the message, cut anywhere."""
         if self._state is State.SENDING:
-            self._write(self._stuffer.feed(piece))
+            self._write(self._stuffer.feed(piece if self._surrogate is None else self._surrogate.feed(piece)))
 
     def end_message(self) -> None:
         if self._happened("sent"):
@@ -159,11 +135,10 @@ class ServerConnection(Dialog):
         if self._state is not State.LISTING or listing is None:
             return
         maildrop = self._maildrop
-        last = min(self._listed + LISTED, len(maildrop))
-        numbers = range(self._listed + 1, last + 1)
-        self._write(b"".join([listing(number) for number in numbers if maildrop.has(number)]))
-        self._listed = last
-        if last < len(maildrop):
+        stop = min(self._listed + LISTED, len(maildrop))
+        self._write(b"".join(listing(self._listed, stop)))
+        self._listed = stop
+        if stop < len(maildrop):
             self._events.append(events.More())
         elif self._happened("listed"):
             self._listing = None
@@ -172,26 +147,9 @@ class ServerConnection(Dialog):
     def updated(self) -> None:
         """Answer ``Update``: everything was removed."""
         if self._state is State.UPDATE:
-            self.close(replies.ok("goodbye"), "quit")
-
-    def tls_started(self) -> None:
-        """TLS is on: everything said before is forgotten (RFC 2595 4)."""
-        if self._happened("secured"):
-            self.secure = True
-            self.exporter = None
-            self._username = ""
-            self._lines.clear()
-            self._last = b""
+            self._say_goodbye()
 
     # -- within
-
-    @property
-    def _may_log_in(self) -> bool:
-        return self.secure or self._service.cleartext
-
-    @property
-    def _mechanisms(self) -> tuple[str, ...]:
-        return mechanisms.usable(self._service.mechanisms, self.exporter is not None)
 
     def _line(self, line: bytes) -> None:
         if self._state is State.EXCHANGE:
@@ -212,126 +170,64 @@ class ServerConnection(Dialog):
         except SyntaxProblem as problem:
             self._refuse_command(str(problem))
         except NoSuchMessage:
-            self._write(replies.NO_SUCH_MESSAGE)
+            self._err(replies.NO_SUCH_MESSAGE)
 
     def _refuse_command(self, text: str) -> None:
         if self._state is State.EXCHANGE:
             self._exchange = None
             self._happened("failed")
-        self._write(replies.err(text))
+        self._err(Refusal(text))
         self._errors += 1
         if self._errors >= ERRORS_LIMIT:
-            self.close(replies.err("too many errors"), "too many errors")
+            self.close(replies.TOO_MANY_ERRORS, "too many errors")
+
+    def _ok_messages(self) -> None:
+        count, octets = self._maildrop.count, self._maildrop.octets
+        if count == 1:
+            self._ok("1 message ({} octets)", octets)
+        else:
+            self._ok("{} messages ({} octets)", count, octets)
+
+    def _say_goodbye(self) -> None:
+        self._ok("goodbye")
+        self.close(None, "quit")
+
+    # -- commands
 
     def _capa(self, argument: str) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         # RFC 2449 6 announces TOP and UIDL in both states; what is for logging in is named only where it works.
-        capabilities = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING", b"EXPIRE NEVER"]
+        capabilities = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER"]
+        if self._service.login_delay_s:
+            # RFC 2449 6.5: without USER, for it is the same for every user.
+            capabilities.append(f"LOGIN-DELAY {self._service.login_delay_s}")
+        capabilities += ["UTF8 USER", "LANG"]
         if not self.logged_in:
             if self._may_log_in:
-                names = " ".join(self._mechanisms)
-                capabilities += [b"USER", b"SASL " + names.encode()]
+                capabilities += ["USER", f"SASL {' '.join(self._mechanisms)}"]
             if self._service.stls and not self.secure:
-                capabilities.append(b"STLS")
-        capabilities.append(b"IMPLEMENTATION mailsrv")
-        self._write(replies.ok("capabilities follow") + b"\r\n".join(capabilities) + b"\r\n.\r\n")
-
-    def _stls(self, argument: str) -> None:
-        _no_argument(argument)
-        if self.secure:
-            raise SyntaxProblem("TLS is on already")
-        if not self._service.stls:
-            raise SyntaxProblem("STLS is not offered")
-        if len(self._lines) or self._bare_lf:
-            self._spoke_in_clear()
-            return
-        self._happened("STLS")
-        self._write(replies.ok("begin TLS"))
-        self._events.append(events.TlsWanted())
-
-    def _user(self, argument: str) -> None:
-        self._check_may_log_in()
-        if not argument:
-            raise SyntaxProblem("USER needs a name")
-        self._happened("USER")
-        self._username = argument
-        # RFC 1939 7: the same answer whether there is such a user or not.
-        self._write(replies.ok("now the password"))
-
-    def _pass(self, argument: str) -> None:
-        self._check_may_log_in()
-        if not argument:
-            raise SyntaxProblem("PASS needs a password")
-        self._happened("PASS")
-        self._events.append(events.Login("USER", self._username, argument))
-
-    def _auth(self, argument: str) -> None:
-        self._check_may_log_in()
-        mechanism, initial = parse_auth(argument)
-        if mechanism not in self._mechanisms:
-            raise SyntaxProblem("this mechanism is not offered")
-        try:
-            decoded = None if initial is None else base64.decode_initial(initial)
-        except ValueError:
-            raise SyntaxProblem("the initial response is not base64") from None
-        self._happened("AUTH")
-        self._mechanism = mechanism
-        self._exchange = mechanisms.exchange(mechanism, decoded, self.exporter)
-        self._step(None)
-
-    def _response(self, line: bytes) -> None:
-        if line == b"*":  # RFC 5034 4
-            self._refuse_command("authentication was cancelled")
-            return
-        try:
-            response = base64.decode(line)
-        except ValueError:
-            self._refuse_command("the response is not base64")
-            return
-        self._step(response)
-
-    def _step(self, response: bytes | None) -> None:
-        assert self._exchange is not None
-        match self._exchange.step(response):
-            case exchange.Challenge(data):
-                self._challenge(data)
-            case exchange.Credentials(username, password):
-                self._happened("credentials")
-                self._events.append(events.Login(self._mechanism, username, password))
-                self._exchange = None
-            case exchange.NeedKeys(username):
-                self._happened("name")
-                self._events.append(events.Keys(self._mechanism, username))
-            case exchange.Proof(username, fault):
-                self._happened("proof")
-                self._events.append(events.Proof(self._mechanism, username, fault))
-                self._exchange = None
-            case exchange.Refused(reason):
-                self._refuse_command(reason)
-
-    def _challenge(self, data: bytes) -> None:
-        self._write(b"+ " + base64.encode(data) + b"\r\n")
-
-    def _check_may_log_in(self) -> None:
-        if not self._may_log_in:
-            raise SyntaxProblem("passwords are taken under TLS only, use STLS first")
+                capabilities.append("STLS")
+        capabilities.append("IMPLEMENTATION mailsrv")
+        self._ok("capabilities follow")
+        self._write("".join([f"{capability}\r\n" for capability in capabilities]).encode() + b".\r\n")
 
     def _stat(self, argument: str) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         self._write(b"+OK %d %d\r\n" % (self._maildrop.count, self._maildrop.octets))
 
     def _list(self, argument: str) -> None:
-        self._answer_listing("LIST", argument, self._maildrop.scan_listing)
+        self._answer_listing("LIST", argument, self._maildrop.scan_listings)
 
     def _uidl(self, argument: str) -> None:
-        self._answer_listing("UIDL", argument, self._maildrop.unique_id_listing)
+        self._answer_listing("UIDL", argument, self._maildrop.unique_id_listings)
 
-    def _answer_listing(self, verb: str, argument: str, listing: Callable[[int], bytes]) -> None:
+    def _answer_listing(self, verb: str, argument: str, listing: Listing) -> None:
         if argument:
-            self._write(b"+OK " + listing(self._number(argument)))
+            number = self._number(argument)
+            self._write(b"+OK " + listing(number - 1, number)[0])
             return
         self._happened(verb)
-        self._write(replies.ok(_messages(self._maildrop)))
+        self._ok_messages()
         self._listing = listing
         self._listed = 0
         self.list_more()
@@ -350,24 +246,24 @@ class ServerConnection(Dialog):
     def _dele(self, argument: str) -> None:
         number = self._number(argument)
         self._maildrop.delete(number)
-        self._write(replies.ok(f"message {number} deleted"))
+        self._ok("message {} deleted", number)
 
     def _rset(self, argument: str) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         self._maildrop.reset()
-        self._write(replies.ok(_messages(self._maildrop)))
+        self._ok_messages()
 
     def _noop(self, argument: str) -> None:
-        _no_argument(argument)
-        self._write(replies.ok("nothing done"))
+        no_argument(argument)
+        self._ok("nothing done")
 
     def _quit(self, argument: str) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         if self._state is State.TRANSACTION:
             self._happened("QUIT")
             self._events.append(events.Update(self._maildrop.deleted))
         else:
-            self.close(replies.ok("goodbye"), "quit")
+            self._say_goodbye()
 
     def _number(self, text: str) -> int:
         number = parse_number(text)
@@ -389,6 +285,7 @@ _COMMANDS: dict[str, Callable[[ServerConnection, str], None]] = {
     "AUTH": ServerConnection._auth,
     "CAPA": ServerConnection._capa,
     "DELE": ServerConnection._dele,
+    "LANG": ServerConnection._lang,
     "LIST": ServerConnection._list,
     "NOOP": ServerConnection._noop,
     "PASS": ServerConnection._pass,
@@ -400,14 +297,5 @@ _COMMANDS: dict[str, Callable[[ServerConnection, str], None]] = {
     "TOP": ServerConnection._top,
     "UIDL": ServerConnection._uidl,
     "USER": ServerConnection._user,
+    "UTF8": ServerConnection._utf8_on,
 }
-
-
-def _messages(maildrop: Maildrop) -> str:
-    count = maildrop.count
-    return f"{count} message{'' if count == 1 else 's'} ({maildrop.octets} octets)"
-
-
-def _no_argument(argument: str) -> None:
-    if argument:
-        raise SyntaxProblem("this command has no argument")

@@ -10,6 +10,7 @@ Reports: failed logins and removed messages to the ledger, local trouble to the 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,15 +19,17 @@ from twisted.logger import Logger
 
 from mailsrv.checks.interfaces import Admission, Penalties
 from mailsrv.checks.login import Denied, Granted, Login
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.config import Config
 from mailsrv.outside.interfaces import Outside
 from mailsrv.pop3 import events, replies
-from mailsrv.pop3.events import Question
+from mailsrv.pop3.events import Event, Question
 from mailsrv.pop3.maildrop import Maildrop
+from mailsrv.pop3.replies import Refusal
 from mailsrv.pop3.server import ServerConnection
 from mailsrv.store import ledger
 from mailsrv.store.accounts import Directory
-from mailsrv.store.ledger import Event
+from mailsrv.store.ledger import Event as LedgerEvent
 from mailsrv.store.mailboxes import InUse, MailboxSession, MailStore, MessageReader
 from mailsrv.store.passwords import Passwords
 
@@ -34,6 +37,12 @@ log = Logger()
 
 Flush = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
+
+
+TOLD_AT_ONCE = 500  # events of removed messages that are made in one turn
+
+# What no waiting mends: something is there that is no mailbox or no message, or not for us to read (RFC 3206 4).
+_PERMANENT = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 
 
 class Gone(Exception):
@@ -57,9 +66,9 @@ class Settings(Protocol):
 class Recorder(Protocol):
     """``mailsrv.store.recorder.Recorder``, as far as a session needs it."""
 
-    def record(self, event: Event) -> None: ...
+    def record(self, event: LedgerEvent) -> None: ...
 
-    async def record_all(self, events: Sequence[Event]) -> None: ...
+    async def record_all(self, events: Sequence[LedgerEvent]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,7 @@ class Surroundings:
     passwords: Passwords
     admission: Admission
     penalties: Penalties
+    login_delay: LoginDelay
     recorder: Recorder
 
 
@@ -99,6 +109,10 @@ class Session:
         )
         self._mailbox: MailboxSession | None = None
 
+    def answer_at_once(self, event: Event) -> bool:
+        """Answer an event that takes no waiting; False when it is not one, and nothing has happened."""
+        return type(event) is events.Retrieve and event.lines is None and self._retrieve_at_once(event.index)
+
     async def answer(self, event: Question) -> None:
         """Answer an event of the core.  Gone, ReadingFailed."""
         match event:
@@ -115,7 +129,8 @@ class Session:
                 outcome = self._logins.with_proof(event.mechanism, event.username, event.fault)
                 self._connection_answer(await self._open(outcome))
             case events.Retrieve():
-                await self._retrieve(event)
+                if not self.answer_at_once(event):
+                    await self._retrieve(event)
             case events.More():
                 await self._flush()
                 self._connection.list_more()
@@ -130,7 +145,7 @@ class Session:
             self._mailbox.release()
             self._mailbox = None
 
-    def _connection_answer(self, answer: Maildrop | bytes) -> None:
+    def _connection_answer(self, answer: Maildrop | Refusal) -> None:
         if isinstance(answer, Maildrop):
             self._connection.log_in(answer)
         else:
@@ -143,23 +158,42 @@ class Session:
         else:
             self._connection.give_keys(first)
 
-    async def _open(self, outcome: Granted | Denied) -> Maildrop | bytes:
+    async def _open(self, outcome: Granted | Denied) -> Maildrop | Refusal:
         """The maildrop, or the refusal."""
         if isinstance(outcome, Denied):
             return replies.LOGIN_BUSY if outcome is Denied.BUSY else replies.BAD_LOGIN
         account = outcome.account
+        delay = self._with.login_delay
+        if delay.too_soon(account.key):
+            return replies.LOGIN_TOO_SOON
         try:
             self._mailbox = await self._with.mailboxes.open(account.key)
         except InUse:
             return replies.LOGIN_IN_USE
         except OSError as error:
             log.warn("the mailbox of {account} cannot be opened: {error}", account=account.key, error=error)
-            return replies.MAILBOX_TROUBLE
-        return Maildrop(self._mailbox.messages, self._mailbox.octets)
+            return replies.MAILBOX_BROKEN if _is_permanent(error) else replies.MAILBOX_TROUBLE
+        delay.logged_in(account.key)
+        return Maildrop(self._mailbox.messages, self._mailbox.messages.octets)
 
     async def _wait(self, seconds: float) -> bool:
         await self._sleep(seconds)
         return True
+
+    def _retrieve_at_once(self, index: int) -> bool:
+        assert self._mailbox is not None
+        message = self._mailbox.read_at_once(index)
+        if message is None:
+            return False
+        self._connection.whole_message(message)
+        self._check_size(index, len(message))
+        return True
+
+    def _check_size(self, index: int, size: int) -> None:
+        if size != self._connection.size(index):
+            assert self._mailbox is not None
+            self._connection.correct_size(index, size)
+            self._mailbox.learn(index, size)
 
     async def _retrieve(self, wanted: events.Retrieve) -> None:
         assert self._mailbox is not None
@@ -170,7 +204,7 @@ class Session:
             return
         except OSError as error:
             self._trouble(wanted.index, error)
-            self._connection.refuse(replies.MESSAGE_TROUBLE)
+            self._connection.refuse(replies.MESSAGE_BROKEN if _is_permanent(error) else replies.MESSAGE_TROUBLE)
             return
         try:
             await self._send(reader, wanted)
@@ -181,7 +215,6 @@ class Session:
             await reader.close()
 
     async def _send(self, reader: MessageReader, wanted: events.Retrieve) -> None:
-        assert self._mailbox is not None
         connection = self._connection
         told = connection.size(wanted.index)
         whole = wanted.lines is None
@@ -192,9 +225,8 @@ class Session:
             await self._flush()
             connection.send(await reader.next_chunk())
         connection.end_message()
-        if whole and reader.size != told:
-            self._mailbox.learn(wanted.index, reader.size)
-            connection.correct_size(wanted.index, reader.size)
+        if whole:
+            self._check_size(wanted.index, reader.size)
 
     async def _update(self, update: events.Update) -> None:
         mailbox = self._mailbox
@@ -209,7 +241,7 @@ class Session:
         else:
             self._connection.refuse(answer)
 
-    async def _remove(self, mailbox: MailboxSession, indices: Sequence[int]) -> bytes | None:
+    async def _remove(self, mailbox: MailboxSession, indices: Sequence[int]) -> Refusal | None:
         """None when every message is gone, else the refusal."""
         try:
             removal = await mailbox.remove(indices)
@@ -218,22 +250,22 @@ class Session:
             return replies.UPDATE_TROUBLE
         for problem in removal.problems:
             log.error("{problem}", problem=problem)
-        await self._tell(
-            [
-                Event(
-                    ledger.DELETED,
-                    address=mailbox.mailbox,
-                    client=self._peer_ip,
-                    reason="the client deleted it",
-                    rule="RFC 1939 6",
-                    detail=name,
-                )
-                for name in removal.names
-            ]
-        )
+        for start in range(0, len(removal.names), TOLD_AT_ONCE):
+            await self._tell(mailbox.mailbox, removal.names[start : start + TOLD_AT_ONCE])
         return replies.UPDATE_TROUBLE if removal.problems else None
 
-    async def _tell(self, told: Sequence[Event]) -> None:
+    async def _tell(self, mailbox: str, names: Sequence[str]) -> None:
+        told = [
+            LedgerEvent(
+                ledger.DELETED,
+                address=mailbox,
+                client=self._peer_ip,
+                reason="the client deleted it",
+                rule="RFC 1939 6",
+                detail=name,
+            )
+            for name in names
+        ]
         try:
             await self._with.recorder.record_all(told)
         except Exception:
@@ -244,7 +276,11 @@ class Session:
         assert self._mailbox is not None
         log.error(
             "the message {name} of {mailbox} cannot be read: {error}",
-            name=ascii(self._mailbox.messages[index].name),
+            name=ascii(self._mailbox.messages.path(index)),
             mailbox=self._mailbox.mailbox,
             error=error,
         )
+
+
+def _is_permanent(error: OSError) -> bool:
+    return error.errno in _PERMANENT or isinstance(error, NotADirectoryError)

@@ -1,4 +1,4 @@
-"""The states of a POP3 session and every legal way between them: the one table (RFC 1939 3 to 6, 2595 4, 5034 4).
+"""The states of a POP3 session and every legal way between them: the one table (RFC 1939 3 to 6, 2595 4, 5034 4, 6856).
 
 Words in capitals are commands; a command that is not in the row of the present state is refused there.  The others are
 what happens: "keys" answers LOOKING_UP, "logged in" and "failed" answer CHECKING, "sent" ends a message, "listed" a
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 
 class State(enum.Enum):
+    __hash__ = object.__hash__  # that of Enum is Python, and every command looks into the table
+
     GREETING = "greeting"  # connected, the greeting is awaited
     AUTHORIZATION = "authorization"
     NAMED = "named"  # AUTHORIZATION, and USER has been said
@@ -28,6 +30,8 @@ class State(enum.Enum):
 
 _OPENING = {
     "CAPA": State.AUTHORIZATION,
+    "LANG": State.AUTHORIZATION,
+    "UTF8": State.AUTHORIZATION,
     "STLS": State.SECURING,
     "USER": State.NAMED,
     "AUTH": State.EXCHANGE,
@@ -37,7 +41,13 @@ _OPENING = {
 TABLE: Mapping[State, Mapping[str, State]] = {
     State.GREETING: {"greeted": State.AUTHORIZATION, "refused": State.CLOSED},
     State.AUTHORIZATION: _OPENING,
-    State.NAMED: {**_OPENING, "CAPA": State.NAMED, "PASS": State.CHECKING},
+    State.NAMED: {
+        **_OPENING,
+        "CAPA": State.NAMED,
+        "LANG": State.NAMED,
+        "UTF8": State.NAMED,
+        "PASS": State.CHECKING,
+    },
     State.EXCHANGE: {
         "credentials": State.CHECKING,
         "name": State.LOOKING_UP,
@@ -50,6 +60,7 @@ TABLE: Mapping[State, Mapping[str, State]] = {
     State.SECURING: {"secured": State.AUTHORIZATION},
     State.TRANSACTION: {
         "CAPA": State.TRANSACTION,
+        "LANG": State.TRANSACTION,
         "STAT": State.TRANSACTION,
         "LIST": State.LISTING,
         "UIDL": State.LISTING,

@@ -15,7 +15,7 @@ sender when that is ours, else from the one that the message was sent to, else f
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mailsrv.dkim.signer import Signer
@@ -28,11 +28,19 @@ from mailsrv.outside.interfaces import Outside
 from mailsrv.relay import schedule
 from mailsrv.relay.remedies import Action, remedy_for
 from mailsrv.relay.telling import DOUBLE_EVERY_S, DOUBLES, Pace, Postmaster
-from mailsrv.store import ledger, message, notices, queue_id, schema
+from mailsrv.store import due, ledger, message, notices, queue_id, schema
 from mailsrv.store.accounts import Target
 from mailsrv.store.database import Database
 from mailsrv.store.ledger import Event
-from mailsrv.store.message import Acceptance, Arrival, FinalRecipient, QueuedMessage, QueuedRecipient, Settlement
+from mailsrv.store.message import (
+    Acceptance,
+    Arrival,
+    FinalRecipient,
+    QueuedMessage,
+    QueuedRecipient,
+    Settled,
+    Settlement,
+)
 from mailsrv.store.notices import Notice, Notices
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Spool
@@ -56,14 +64,10 @@ class Verdict:
     notices: tuple[Notice, ...] = ()
 
 
-def settle(
-    connection: sqlite3.Connection, now: float, number: int, verdict: Verdict
-) -> tuple[bool, Sequence[Acceptance]]:
-    """In the caller's transaction: whether the content of the message ``number`` has gone, and what was accepted."""
-    if verdict.reports:
-        message.insert(connection, verdict.reports)
-    told = notices.accept(connection, now, verdict.notices)
-    return message.settle(connection, now, number, verdict.settlements), (*verdict.reports, *told)
+def settle(connection: sqlite3.Connection, settled: Settled, verdict: Verdict) -> tuple[bool, Sequence[Acceptance]]:
+    """In the caller's transaction: whether the content of the message has gone, and what was accepted."""
+    told = notices.accept(connection, settled.now, verdict.notices)
+    return message.settle_with_reports(connection, settled, verdict.reports), (*verdict.reports, *told)
 
 
 class Reports:
@@ -75,24 +79,30 @@ class Reports:
         self._spool = spool
         self._database = database
         self._signer = signer
-        written = Notices(settings, outside, spool, database, signer.fields)
+        written = Notices(settings, outside, spool, database, signer.fields_of)
         self._postmaster = Postmaster(written, lambda: settings.config.hostname)
         self._doubles = Pace(outside.reactor.seconds, DOUBLES, DOUBLE_EVERY_S)
 
-    async def judge(self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: Content) -> Verdict:
-        """``outcomes`` are in the order of ``queued.recipients``; ``content`` is prefix and data of the original."""
+    async def judge(
+        self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: Callable[[], Awaitable[Content]]
+    ) -> Verdict:
+        """``outcomes`` are in the order of ``queued.recipients``.
+
+        ``content`` gives prefix and data of the original, and is only asked when a report is to be made; its errors
+        (StorageTrouble) are the caller's.
+        """
         judging = _Judging(self._settings, self._outside, queued, self._doubles.allows)
         for recipient, outcome in zip(queued.recipients, outcomes, strict=True):
             judging.take(recipient, outcome)
         reports: dict[Kind, Acceptance] = {}
         for kind, about in judging.to_tell.items():
-            reports[kind] = await self._compose(kind, queued, about, content, judging.now)
+            reports[kind] = await self._compose(kind, queued, about, await content(), judging.now)
         told = await self._postmaster.refusals(queued, list(zip(queued.recipients, outcomes, strict=True)), judging.now)
         return Verdict(judging.verdict(reports), tuple(reports.values()), told)
 
     async def stored(self, number: int, recipients: Sequence[int]) -> Sequence[Acceptance]:
         """Tell a sender who asked for it (NOTIFY=SUCCESS) that these copies are in their mailboxes (RFC 3461 5.2.2)."""
-        queued = await self._database.read(message.of, number, recipients)
+        queued = await self._database.read(due.of, number, recipients)
         content = await self._spool.load(number)
         if queued is None or content is None or queued.envelope.sender is None:
             return ()
@@ -134,14 +144,13 @@ class Reports:
             boundary_token=self._outside.random(12).hex(),
             envid=queued.envelope.envid,
         )
-        own_head, own_body = header.split(report.content)
         arrival = Arrival(
             id=number,
             envelope=Envelope(None, report.body, report.smtputf8),
             recipients=tuple(
                 FinalRecipient(target.address, sender, target.mailbox, ("NEVER",)) for target in self._back_to(sender)
             ),
-            prefix=await self._signer.fields(domain, own_head, _once(own_body)),
+            prefix=await self._signer.fields_of(domain, report.content),
             message_id=f"{queue_id.text(number)}@{hostname}",
             account="",
             client="",
@@ -182,10 +191,6 @@ class Reports:
         )
 
 
-async def _once(octets: bytes) -> AsyncIterator[bytes]:
-    yield octets
-
-
 def original_recipient(recipient: QueuedRecipient) -> str:
     """ORCPT (RFC 3461 4.2): as the client gave it, else the alias that led here, else ""."""
     if recipient.orcpt or recipient.original == recipient.address:
@@ -206,6 +211,7 @@ class _Judging:
         self._queued = queued
         self._one_more_double = one_more_double
         self._settlements: list[Settlement] = []
+        self._jitter: float | None = None
 
     def take(self, recipient: QueuedRecipient, outcome: Outcome) -> None:
         queue = self._settings.config.queue
@@ -252,8 +258,10 @@ class _Judging:
     def _defer(self, recipient: QueuedRecipient, outcome: Outcome) -> None:
         queue = self._settings.config.queue
         attempts = recipient.attempts + 1
-        jitter = int.from_bytes(self._outside.random(2)) / 65536
-        at = schedule.next_attempt(queue.retry, attempts, self.now, jitter)
+        if self._jitter is None:
+            # One for all, so that recipients who were deferred together stay together.
+            self._jitter = int.from_bytes(self._outside.random(2)) / 65536
+        at = schedule.next_attempt(queue.retry, attempts, self.now, self._jitter)
         remedy = remedy_for(outcome.answer)
         if remedy is not None and remedy.action is Action.WAIT and at < self.now + WAIT_S:
             at = self.now + WAIT_S

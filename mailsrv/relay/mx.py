@@ -11,9 +11,9 @@ unspecified and multicast ones, MX records that name an address or localhost.  P
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from itertools import chain, zip_longest
+from itertools import chain, groupby, zip_longest
 from typing import Final
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -28,11 +28,15 @@ _PORT: Final = 25
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A server: its name (as MX or route have it), one of its addresses as text, a port."""
+    """A server: its name (as MX or route have it), one of its addresses as text, a port.
+
+    ``preference`` is that of its MX (less is better): it tells when the server is asked, not which server it is.
+    """
 
     name: str
     address: str
     port: int = _PORT
+    preference: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         return f"{self.name} [{self.address}]:{self.port}"
@@ -85,7 +89,7 @@ async def plan(
                 return _failed("5.4.6", reason, "RFC 5321 5.1")
             break
         usable.append((preference, host))
-    hops = tuple(Hop(host.name, address) for _, host in usable for address in host.addresses)
+    hops = tuple(Hop(host.name, address, _PORT, n) for n, host in usable for address in host.addresses)
     if hops:
         return hops
     if any(host.unknown for _, host in usable):
@@ -94,6 +98,15 @@ async def plan(
     names = ", ".join(sorted({host for _, host in exchanges}))
     reason = f"No server takes mail for {domain}: {names} has no address that mail may go to."
     return _failed("5.4.4", reason, "RFC 5321 5.1")
+
+
+def shuffled(plan: Plan, random: Callable[[int], bytes]) -> Plan:
+    """The same plan with hosts of equal preference in another random order (RFC 5321 5.1)."""
+    hosts = [tuple(hops) for _, hops in groupby(plan, lambda hop: (hop.preference, hop.name))]
+    if len(hosts) == 1:
+        return plan
+    order = sorted(hosts, key=lambda hops: (hops[0].preference, random(8)))
+    return tuple(chain.from_iterable(order))
 
 
 async def look_up(resolver: IResolver, name: str, usable: Callable[[str], bool]) -> Host:

@@ -54,6 +54,26 @@ async def hops(resolver: IResolver, route: Route) -> Plan | Outcome:
     return Outcome(Result.DEFERRED, "4.4.3", reason, rule="outbound.routes")
 
 
+def listens_at(endpoints: Iterable[str], address: str, port: int) -> bool:
+    """Whether one of the endpoint strings takes what is sent to ``port`` at ``address``, an address of this machine."""
+    for endpoint in endpoints:
+        kind, *arguments = (part.replace("\\", "") for part in re.split(r"(?<!\\):", endpoint))
+        named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+        place = named.get("port") or next((argument for argument in arguments if "=" not in argument), "")
+        family = "tcp6" if ":" in address else "tcp"
+        interface = named.get("interface", "")
+        if kind == family and place == str(port) and (interface in ("", address) or _is_wildcard(interface)):
+            return True
+    return False
+
+
+def _is_wildcard(interface: str) -> bool:
+    try:
+        return ip_address(interface).is_unspecified
+    except ValueError:
+        return False
+
+
 def listening_addresses(endpoints: Iterable[str]) -> frozenset[str]:
     """The addresses that endpoint strings such as ``tcp:25:interface=192.0.2.1`` name, without wildcards."""
     found = set()

@@ -1,14 +1,16 @@
 """TLS to other servers: what is demanded of which, and the two sides' part of a handshake (RFC 3207, 7435, 8314, 6125).
 
 ``tls_policy`` is the one place that decides; MTA-STS and DANE will join there.  Mail to the world is opportunistic: any
-certificate is better than clear text, and what the certificate was worth is written down.  A route with a password
-demands a certificate that proves the host's name.  The handshake itself never fails because of a certificate: it is
-judged afterwards, before any octet of SMTP.
+certificate is better than clear text, and what the certificate was worth is written down.  ``[outbound.tls]`` can
+demand more of a destination, or of the host of a route; a route with a password demands a certificate that proves the
+host's name.  The handshake itself never fails because of a certificate: it is judged afterwards, before any octet of
+SMTP.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -17,12 +19,15 @@ import service_identity
 from OpenSSL import SSL
 from service_identity import pyopenssl as identity
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from mailsrv.config import Route
+from mailsrv.config import Config, Route
 from mailsrv.relay.mx import Hop
 from mailsrv.relay.route import is_loopback
+
+log = Logger()
 
 
 class Demand(enum.Enum):
@@ -46,19 +51,44 @@ class TlsPolicy:
         return self.demand in (Demand.ENCRYPTED, Demand.VERIFIED)
 
 
-def tls_policy(hop: Hop, route: Route | None, *, failed_lately: bool) -> TlsPolicy:
-    """What to demand of ``hop``, reached by ``route`` or, when None, by its MX."""
-    if route is None:
-        demand = Demand.CLEAR if failed_lately else Demand.OPPORTUNISTIC
-        return TlsPolicy(demand, False, hop.name, "opportunistic TLS (RFC 7435)")
-    implicit = route.scheme == "smtps"
+def tls_policy(
+    hop: Hop, route: Route | None, destination: str, demands: Mapping[str, str], *, failed_lately: bool
+) -> TlsPolicy:
+    """What to demand of ``hop``, reached by ``route`` or, when None, by its MX, for mail to ``destination``.
+
+    ``demands`` is ``[outbound.tls]``: "opportunistic", "required" or "verified" by destination, host of a route, or
+    "*", the first of these that is there.  What a route itself demands is never less for that.
+    """
+    implicit = route is not None and route.scheme == "smtps"
+    demand, rule = _configured(route, destination, demands)
+    if route is not None:
+        floor = _demand_of(route)
+        if _STRICTNESS.index(floor) >= _STRICTNESS.index(demand):
+            demand, rule = floor, "outbound.routes"
+    if demand is Demand.OPPORTUNISTIC and failed_lately:
+        demand = Demand.CLEAR
+    return TlsPolicy(demand, implicit, hop.name, rule)
+
+
+_STRICTNESS: Final = (Demand.OPPORTUNISTIC, Demand.ENCRYPTED, Demand.VERIFIED)
+_CONFIGURED: Final = {
+    "opportunistic": Demand.OPPORTUNISTIC,
+    "required": Demand.ENCRYPTED,
+    "verified": Demand.VERIFIED,
+}
+
+
+def _configured(route: Route | None, destination: str, demands: Mapping[str, str]) -> tuple[Demand, str]:
+    for name in (destination, route.host if route is not None else "", "*"):
+        if name in demands:
+            return _CONFIGURED[demands[name]], f'outbound.tls."{name}"'
+    return Demand.OPPORTUNISTIC, "opportunistic TLS (RFC 7435)"
+
+
+def _demand_of(route: Route) -> Demand:
     if route.username and not is_loopback(route):
-        demand = Demand.VERIFIED
-    elif implicit:
-        demand = Demand.ENCRYPTED
-    else:
-        demand = Demand.CLEAR if failed_lately else Demand.OPPORTUNISTIC
-    return TlsPolicy(demand, implicit, hop.name, "outbound.routes")
+        return Demand.VERIFIED
+    return Demand.ENCRYPTED if route.scheme == "smtps" else Demand.OPPORTUNISTIC
 
 
 # OpenSSL's numbers for what may be wrong with a certificate (x509_vfy.h); the usual ones in words.
@@ -93,6 +123,26 @@ def client_context(authorities: str, *, strict: bool) -> SSL.Context:
         except SSL.Error as error:
             raise OSError(f"{authorities}: not a bundle of certificates that can be read") from error
     return context
+
+
+class ClientContexts:
+    """The contexts that the present configuration needs, each made once."""
+
+    def __init__(self) -> None:
+        self._config: Config | None = None
+        self._contexts: dict[bool, SSL.Context] = {}
+
+    def get(self, config: Config, *, strict: bool) -> SSL.Context:
+        if self._config is not config:
+            self._config = config
+            self._contexts.clear()
+        if strict not in self._contexts:
+            try:
+                self._contexts[strict] = client_context(config.tls.authorities, strict=strict)
+            except OSError as error:
+                log.warn("[tls] authorities is not used: {error}", error=str(error))
+                self._contexts[strict] = client_context("", strict=strict)
+        return self._contexts[strict]
 
 
 @implementer(IOpenSSLClientConnectionCreator)

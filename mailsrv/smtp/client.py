@@ -1,19 +1,20 @@
-"""The client's side of an SMTP connection (RFC 5321, 2920, 3207, 4954), pure: replies in, events and octets out.
+"""The client's side of an SMTP connection (RFC 5321, 2920, 3030, 3207, 4954), pure: replies in, events and octets out.
 
 Say something (``say_hello``, ``send``, ...), write what ``take_output`` gives, feed what comes to ``receive``, ask for
-``next_event``.  ``TRANSITIONS`` holds everything that may happen and when; a call that is not in it is a mistake of
-the caller (StateError), a reply that is not in it ends the connection.  Any number of transactions may follow one
-another.
+``next_event``.  ``TRANSITIONS`` (``client_states.py``) holds everything that may happen and when; a call that is not in
+it is a mistake of the caller (StateError), a reply that is not in it ends the connection.  Any number of transactions
+may follow one another.
 
 Promises.  Commands of a transaction go out in one piece where the server offers PIPELINING, and every reply is then
-checked by itself.  Content goes out unaltered but for its dots.  A positive answer counts only after the last dot was
-given out.  Nothing that came in clear is believed once TLS is ready, and what was learned before is forgotten.  A
-password is refused on a clear channel unless the caller insists.
+checked by itself.  Content goes out unaltered but for its dots, by DATA, or as it is, by BDAT: in pieces once the
+recipients have been answered (``send(..., chunked=True)``), or a small message at once with the commands before it
+(``send_whole``).  A positive answer counts only after the end of the content was given out.  Nothing that came in clear
+is believed once TLS is ready, and what was learned before is forgotten.  A password is refused on a clear channel
+unless the caller insists.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -36,51 +37,12 @@ from mailsrv.smtp.client_events import (
     TransactionEnded,
 )
 from mailsrv.smtp.client_replies import ReplyError, ReplyReader
+from mailsrv.smtp.client_states import TRANSITIONS, State
 from mailsrv.wire.dots import Stuffer
 
+__all__ = ["CHUNK", "TRANSITIONS", "ClientConnection", "State", "StateError"]
 
-class State(enum.Enum):
-    GREETING = "the server speaks first"
-    UNWELCOME = "greeted with a refusal"
-    GREETED = "greeted; a name has to be given"
-    HELLO = "EHLO or HELO sent"
-    READY = "between transactions"
-    STARTTLS = "STARTTLS sent"
-    HANDSHAKE = "TLS is being set up"
-    LOGIN = "AUTH sent"
-    ENVELOPE = "MAIL, RCPT and DATA sent"
-    CONTENT = "the server waits for content"
-    FINISHING = "the last dot sent"
-    REFUSED = "between transactions, the last one not reset yet"
-    QUITTING = "QUIT sent"
-    ENDED = "over"
-
-
-# What may happen: calls of ours, and what replies mean.  From every state the connection may also end.
-TRANSITIONS: Final[dict[tuple[State, str], State]] = {
-    (State.GREETING, "greeted"): State.GREETED,
-    (State.GREETING, "turned away"): State.UNWELCOME,
-    (State.GREETED, "say hello"): State.HELLO,
-    (State.HELLO, "hello refused"): State.GREETED,
-    (State.HELLO, "hello accepted"): State.READY,
-    (State.READY, "start tls"): State.STARTTLS,
-    (State.STARTTLS, "tls refused"): State.READY,
-    (State.STARTTLS, "tls ready"): State.HANDSHAKE,
-    (State.HANDSHAKE, "tls started"): State.GREETED,
-    (State.READY, "log in"): State.LOGIN,
-    (State.LOGIN, "login answered"): State.READY,
-    (State.READY, "send"): State.ENVELOPE,
-    (State.REFUSED, "send"): State.ENVELOPE,
-    (State.ENVELOPE, "envelope refused"): State.REFUSED,
-    (State.ENVELOPE, "content wanted"): State.CONTENT,
-    (State.ENVELOPE, "content wanted for nobody"): State.FINISHING,
-    (State.CONTENT, "content ended"): State.FINISHING,
-    (State.FINISHING, "answered"): State.READY,
-    (State.UNWELCOME, "quit"): State.QUITTING,
-    (State.GREETED, "quit"): State.QUITTING,
-    (State.READY, "quit"): State.QUITTING,
-    (State.REFUSED, "quit"): State.QUITTING,
-}
+CHUNK: Final = 256 * 1024  # octets of one BDAT, about
 
 
 class StateError(RuntimeError):
@@ -93,11 +55,12 @@ class _Fault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """``name`` is the verb, or what else a reply can be to; ``n`` the recipient."""
+    """``name`` is the verb, or what else a reply can be to; ``n`` the recipient; ``last`` of BDAT."""
 
     name: str
     wire: bytes = b""
     n: int = -1
+    last: bool = False
 
 
 class ClientConnection:
@@ -115,12 +78,22 @@ class ClientConnection:
         self._awaited: deque[_Command] = deque([_Command("greeting")])
         self._responses: deque[bytes] = deque()
         self._stuffer = Stuffer()
+        self._chunked = False
+        self._held: list[bytes] = []  # content for the next BDAT
+        self._held_size = 0
         self._accepted = 0
+        self._unheard = 0  # recipients without an answer
+        self._untouched = False
         self._verdict: TransactionEnded | None = None
 
     @property
     def ended(self) -> bool:
         return self.state is State.ENDED
+
+    @property
+    def at_rest(self) -> bool:
+        """Between transactions, with nothing half said: another message may go over this connection."""
+        return self.state in (State.READY, State.REFUSED) and not (self._reader.pending or self._events)
 
     # Bytes and events.
 
@@ -145,6 +118,12 @@ class ClientConnection:
         """The server closed the connection, or it broke."""
         if not self.ended:
             self._end("the connection was lost")
+
+    def give_up(self, reason: str) -> None:
+        """We wait no longer; ConnectionEnded with ``reason``."""
+        if not self.ended:
+            self._untouched = False
+            self._end(reason)
 
     def next_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
@@ -193,36 +172,46 @@ class ClientConnection:
         self._responses = deque(responses)
         self._say(_Command("AUTH", command + b"\r\n"))
 
-    def send(self, transaction: Transaction) -> None:
+    def send(self, transaction: Transaction, *, chunked: bool = False) -> None:
         """RecipientAnswered for each that the server spoke about, then ContentWanted or TransactionEnded.
 
+        ``chunked``: the content will go by BDAT; StateError where CHUNKING and PIPELINING are not both offered.
         ValueError, and nothing is said, when an address cannot stand in a command.
         """
-        if not transaction.recipients:
-            raise ValueError("a transaction has a recipient")
-        sequence = [_Command("MAIL", commands.mail(transaction, self.extensions))]
-        for n, recipient in enumerate(transaction.recipients):
-            sequence.append(_Command("RCPT", commands.rcpt(recipient, self.extensions), n))
-        sequence.append(_Command("DATA", b"DATA\r\n"))
-        if self.state is State.REFUSED:
-            sequence.insert(0, _Command("RSET", b"RSET\r\n"))
-        self._go("send")
-        self._stuffer = Stuffer()
-        self._accepted = 0
-        self._verdict = None
-        self._unsent.extend(sequence)
-        self._pump()
+        sequence = self._envelope(transaction, chunked)
+        if not chunked:
+            sequence.append(_Command("DATA", b"DATA\r\n"))
+        self._begin("send", sequence, chunked)
+
+    def send_whole(self, transaction: Transaction, content: bytes) -> None:
+        """MAIL, RCPT and the whole content in one flight; RecipientAnswered as above, and TransactionEnded.
+
+        StateError where CHUNKING and PIPELINING are not both offered, ValueError as above.
+        """
+        sequence = self._envelope(transaction, True)
+        sequence.append(_Command("BDAT", b"BDAT %d LAST\r\n%b" % (len(content), content), last=True))
+        self._begin("send whole", sequence, True)
 
     def send_content(self, chunk: bytes) -> None:
         """The next piece of the content, cut anywhere."""
         if self.state is not State.CONTENT:
             raise StateError(f"content while {self.state.value}")
-        self._output.append(self._stuffer.feed(chunk))
+        if not self._chunked:
+            self._output.append(self._stuffer.feed(chunk))
+            return
+        # One piece is held back, so that the last BDAT is never an empty one.
+        if self._held and self._held_size + len(chunk) > CHUNK:
+            self._say_chunk()
+        self._held.append(chunk)
+        self._held_size += len(chunk)
 
     def end_content(self) -> None:
-        """The last dot; TransactionEnded."""
+        """There is no more content; TransactionEnded."""
         self._go("content ended")
-        self._finish()
+        if self._chunked:
+            self._say_chunk(last=True)
+        else:
+            self._finish()
 
     def quit(self) -> None:
         """RFC 5321 4.1.1.10.  No event but ConnectionEnded follows."""
@@ -243,12 +232,11 @@ class ClientConnection:
                 raise _Fault(f"a reply to nothing: {reply.text[:80]}")
             return
         command = self._awaited.popleft()
-        if command.name == ".":
-            self._content_answered(reply)
-        if reply.code == 421 and command.name not in ("greeting", "QUIT"):
-            self._end("the server closed the connection", reply)
-        elif command.name != ".":
+        closing = reply.code == 421 and command.name not in ("greeting", "QUIT")
+        if not closing or command.name in _ABOUT_CONTENT:
             _ANSWERED[command.name](self, command, reply)
+        if closing and not self.ended:
+            self._end("the server closed the connection", reply)
 
     def _greeted(self, command: _Command, reply: RemoteReply) -> None:
         if 300 <= reply.code < 400:
@@ -298,6 +286,7 @@ class ClientConnection:
 
     def _mail_answered(self, command: _Command, reply: RemoteReply) -> None:
         _expect_answer(command, reply)
+        self._untouched = False
         if not reply.positive:
             self._verdict = TransactionEnded("MAIL", reply)
             self._drop_unsent()
@@ -307,10 +296,17 @@ class ClientConnection:
         _expect_answer(command, reply)
         if self._verdict is None:
             self._accepted += reply.positive
+            self._unheard -= 1
             self._events.append(RecipientAnswered(command.n, reply))
-            if not self._accepted and len(self._unsent) == 1 and not self._awaited:
-                self._verdict = TransactionEnded("RCPT", None)
-                self._drop_unsent()
+            if not self._unheard and not self._awaited:
+                if not self._accepted:
+                    self._verdict = TransactionEnded("RCPT", None)
+                    self._drop_unsent()
+                elif self._chunked:
+                    self._go("content wanted")
+                    self._events.append(ContentWanted())
+        elif not self._awaited:
+            self._drop_unsent()
         self._pump()
 
     def _data_answered(self, command: _Command, reply: RemoteReply) -> None:
@@ -328,16 +324,64 @@ class ClientConnection:
         else:
             self._refused(self._verdict or TransactionEnded("DATA", reply))
 
-    def _content_answered(self, reply: RemoteReply) -> None:
-        if 300 <= reply.code < 400:
-            raise _Fault(f"not an answer to the content: {reply.text[:80]}")
+    def _content_answered(self, command: _Command, reply: RemoteReply) -> None:
+        _expect_answer(command, reply)
         self._go("answered")
+        self._events.append(self._verdict or TransactionEnded(".", reply))
+
+    def _bdat_answered(self, command: _Command, reply: RemoteReply) -> None:
+        _expect_answer(command, reply)
+        if not command.last:
+            if reply.positive:
+                return
+            if self.state is State.CONTENT:
+                self._events.append(TransactionEnded(".", reply))
+                self._end("the server refused a piece of the content", fault=True)
+            else:
+                self._verdict = self._verdict or TransactionEnded(".", reply)
+            return
+        if self._verdict is None and not self._accepted:
+            self._verdict = TransactionEnded("RCPT", None)
+        # RFC 3030 2: after a refused BDAT only RSET makes the state of the server known again.
+        self._go("answered" if reply.positive else "content refused")
         self._events.append(self._verdict or TransactionEnded(".", reply))
 
     def _quit_answered(self, command: _Command, reply: RemoteReply) -> None:
         self._end("goodbye")
 
     # Inside.
+
+    def _envelope(self, transaction: Transaction, chunked: bool) -> list[_Command]:
+        if chunked and not ("CHUNKING" in self.extensions and "PIPELINING" in self.extensions):
+            raise StateError("the server does not offer CHUNKING with PIPELINING")
+        if not transaction.recipients:
+            raise ValueError("a transaction has a recipient")
+        sequence = [_Command("MAIL", commands.mail(transaction, self.extensions))]
+        for n, recipient in enumerate(transaction.recipients):
+            sequence.append(_Command("RCPT", commands.rcpt(recipient, self.extensions), n))
+        return sequence
+
+    def _begin(self, call: str, sequence: list[_Command], chunked: bool) -> None:
+        if self.state is State.REFUSED:
+            self._unsent.append(_Command("RSET", b"RSET\r\n"))
+        self._go(call)
+        self._stuffer = Stuffer()
+        self._chunked = chunked
+        self._held.clear()
+        self._held_size = 0
+        self._accepted = 0
+        self._unheard = sum(command.name == "RCPT" for command in sequence)
+        self._untouched = True
+        self._verdict = None
+        self._unsent.extend(sequence)
+        self._pump()
+
+    def _say_chunk(self, *, last: bool = False) -> None:
+        content = b"".join(self._held)
+        command = b"BDAT %d LAST\r\n" if last else b"BDAT %d\r\n"
+        self._say(_Command("BDAT", command % len(content) + content, last=last))
+        self._held.clear()
+        self._held_size = 0
 
     def _finish(self) -> None:
         self._output.append(self._stuffer.finish())
@@ -369,12 +413,16 @@ class ClientConnection:
         self.state = state
 
     def _end(self, reason: str, reply: RemoteReply | None = None, *, fault: bool = False) -> None:
-        unanswered = self.state is State.FINISHING and self._verdict is None
+        # A server that says goodbye before its answer to the content has not taken it.
+        sent = self.state is State.FINISHING or (self.state is State.FLIGHT and bool(self._accepted or self._unheard))
+        unanswered = sent and self._verdict is None and reply is None
+        untouched = self._untouched and self.state in (State.ENVELOPE, State.FLIGHT)
         self.state = State.ENDED
         self._output.clear()
         self._unsent.clear()
         self._awaited.clear()
-        self._events.append(ConnectionEnded(reason, reply, fault, unanswered))
+        self._held.clear()
+        self._events.append(ConnectionEnded(reason, reply, fault, unanswered, untouched))
 
 
 def _expect_answer(command: _Command, reply: RemoteReply) -> None:
@@ -382,6 +430,7 @@ def _expect_answer(command: _Command, reply: RemoteReply) -> None:
         raise _Fault(f"not an answer to {command.name}: {reply.text[:80]}")
 
 
+_ABOUT_CONTENT: Final = (".", "BDAT")
 _ANSWERED: Final = {
     "greeting": ClientConnection._greeted,
     "EHLO": ClientConnection._hello_answered,
@@ -392,5 +441,7 @@ _ANSWERED: Final = {
     "MAIL": ClientConnection._mail_answered,
     "RCPT": ClientConnection._rcpt_answered,
     "DATA": ClientConnection._data_answered,
+    "BDAT": ClientConnection._bdat_answered,
+    ".": ClientConnection._content_answered,
     "QUIT": ClientConnection._quit_answered,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -66,6 +67,14 @@ class Extensions:
         text = self.keywords.get("SIZE", "")
         if text.isascii() and text.isdigit() and len(text) <= 20:
             return int(text) or None
+        return None
+
+    def limit(self, name: str) -> int | None:
+        """RFC 9422: ``MAILMAX``, ``RCPTMAX`` or ``RCPTDOMAINMAX``; None when the server sets none that can be read."""
+        for parameter in self.keywords.get("LIMITS", "").upper().split():
+            key, _, value = parameter.partition("=")
+            if key == name and re.fullmatch("[1-9][0-9]{0,5}", value):
+                return int(value)
         return None
 
     @property
@@ -138,7 +147,7 @@ class TransactionEnded:
     """The transaction is over, and another may begin unless the connection has ended with it.
 
     ``at`` tells which command decided: "MAIL" or "DATA" (refused with ``reply``), "RCPT" (no recipient was accepted,
-    ``reply`` is None), "." (the server's answer to the content, positive or not).
+    ``reply`` is None), "." (the server's answer to the content, positive or not, by DATA or BDAT).
     """
 
     at: str
@@ -151,12 +160,14 @@ class ConnectionEnded:
 
     ``reply`` is the 421 by which the server said so; else ``reason`` tells, and ``fault`` that the server broke the
     protocol.  ``unanswered`` is the dangerous case: the whole content went out and no answer to it came.
+    ``untouched``: not even MAIL was answered, or by ``reply``, as when a server ended a connection that had been idle.
     """
 
     reason: str
     reply: RemoteReply | None = None
     fault: bool = False
     unanswered: bool = False
+    untouched: bool = False
 
 
 Event = (

@@ -90,7 +90,10 @@ class ReplyReader:
 
 def clean(octets: bytes) -> str:
     """Text that may stand in a log: UTF-8 where it is, nothing that a terminal or a line reader would act upon."""
-    return "".join(c if c.isprintable() else "?" for c in octets.decode("utf-8", "replace").replace("\t", " ")).strip()
+    text = octets.decode("utf-8", "replace")
+    if text.isprintable():
+        return text.strip()
+    return "".join(c if c.isprintable() else "?" for c in text.replace("\t", " ")).strip()
 
 
 def _status(code: int, lines: tuple[str, ...]) -> str:

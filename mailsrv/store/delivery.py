@@ -28,7 +28,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.outside.interfaces import Outside
-from mailsrv.store import ledger, message, queue_id
+from mailsrv.store import due, ledger, message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.ledger import Event
 from mailsrv.store.mailbox_writer import Copy, MailboxWriter
@@ -248,7 +248,7 @@ class LocalDelivery:
             elif not (copy.filed and not copy.recovered):
                 try:
                     found = await self._spool.load(copy.message)
-                    if copy.recovered and copy.n not in await self._database.read(message.still_queued, copy.message):
+                    if copy.recovered and copy.n not in await self._database.read(due.still_queued, copy.message):
                         found = None  # it was settled between the look that found it waiting and now
                 except StorageTrouble as trouble:
                     log.error("A message waits, because it cannot be read yet: {trouble}", trouble=trouble)
@@ -302,7 +302,7 @@ class LocalDelivery:
         self._spool.dropped(dropped)
         self._leave(batch)
         for report in reports:
-            self._spool.on_accepted(report.arrival, report.names, report.content)
+            self._spool.on_accepted(report)
         self.on_delivered(batch.copies)
 
     async def _success_reports(self, batch: _Batch) -> Sequence[Acceptance]:

@@ -8,19 +8,24 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from mailsrv.outside.interfaces import Outside
-from mailsrv.store import maildir
+from mailsrv.outside.interfaces import IFilesystem, Outside
+from mailsrv.store import index_file, listing, maildir, uidls
 from mailsrv.store.accounts import mailbox_path
-from mailsrv.store.maildir import Entry, Places, Snapshot
-from mailsrv.store.reading import Reading
+from mailsrv.store.maildir import Places
+from mailsrv.store.reading import Reading, to_crlf
+from mailsrv.store.snapshot import Entry, Snapshot, Stamp
 
 THREADS = 4
-REMEMBERED_LIMIT = 200_000  # sizes found by reading, over all mailboxes
+AT_ONCE = 32 * 1024  # octets of a message that is read in the reactor's thread, when it is in memory
+REMEMBERED_OCTETS = 32 * 1024 * 1024  # of snapshots, over all mailboxes
+SETTLED_S = 2.0  # as coarse as clocks of file systems are: a younger change may be followed by one of the same time
+INDEXED = 5000  # messages; fewer are listed as soon as an index is read
+INDEXED_MEASURED = 100  # messages that had to be read to know their size
 PROBLEMS_LOGGED = 10  # of one mailbox at one login
 
 log = Logger()
@@ -45,14 +50,16 @@ class MailStore:
 
     def __init__(self, outside: Outside, root: str, settled: Settled) -> None:
         self._filesystem = outside.filesystem
+        self._wall = outside.wall
         self._root = root
         self._settled = settled
         self._worker = outside.worker("mailboxes", THREADS)
         self._open: set[str] = set()
-        self._measured: dict[str, dict[str, int]] = {}  # by mailbox, the one used last at the end
         # Who keeps count of what is in a mailbox: ``on_removed`` follows each ``on_removing``, with the names of files.
         self.on_removing: Callable[[str], None] = lambda mailbox: None
         self.on_removed: Callable[[str, Sequence[str]], None] = lambda mailbox, names: None
+        self._snapshots: dict[str, tuple[Snapshot, int]] = {}  # with its memory; the one used last at the end
+        self._remembered = 0  # octets of them
 
     async def open(self, mailbox: str) -> MailboxSession:
         """Take ``mailbox`` (the key of its account) and read it: InUse; OSError when it cannot be read.
@@ -64,32 +71,33 @@ class MailStore:
         self._open.add(mailbox)
         path = f"{self._root}/{mailbox_path(mailbox)}"
         try:
-            known = self._measured.get(mailbox, {})
-            snapshot = await self._worker.call(maildir.scan, self._filesystem, path, known)
+            known = self._forget(mailbox) if mailbox in self._snapshots else None
+            snapshot = await self._worker.call(_snapshot, self._filesystem, path, known, self._wall())
         except BaseException:
             self._open.discard(mailbox)
             raise
-        for problem in snapshot.problems[:PROBLEMS_LOGGED]:
-            log.warn("{problem}", problem=problem)
-        if len(snapshot.problems) > PROBLEMS_LOGGED:
-            log.warn("{path}: {n} more files are skipped", path=path, n=len(snapshot.problems) - PROBLEMS_LOGGED)
-        self._remember(mailbox, snapshot.measured)
+        if snapshot is not known:
+            _report(path, snapshot.problems)
+        self._remember(mailbox, snapshot)
         return MailboxSession(self, mailbox, path, snapshot)
 
     def stop(self) -> None:
         """End the threads; call once every session is released."""
         self._worker.stop()
 
-    def _remember(self, mailbox: str, measured: Mapping[str, int]) -> None:
-        self._measured.pop(mailbox, None)
-        if measured:
-            self._measured[mailbox] = dict(measured)
-        total = sum([len(sizes) for sizes in self._measured.values()])
-        while total > REMEMBERED_LIMIT:
-            total -= len(self._measured.pop(next(iter(self._measured))))
+    def _remember(self, mailbox: str, snapshot: Snapshot) -> None:
+        if not len(snapshot):
+            return  # listed again in no time
+        memory = snapshot.memory
+        self._snapshots[mailbox] = (snapshot, memory)
+        self._remembered += memory
+        while self._remembered > REMEMBERED_OCTETS:
+            self._forget(next(iter(self._snapshots)))
 
-    def _learn(self, mailbox: str, name: str, size: int) -> None:
-        self._measured.setdefault(mailbox, {})[name] = size
+    def _forget(self, mailbox: str) -> Snapshot:
+        snapshot, memory = self._snapshots.pop(mailbox)
+        self._remembered -= memory
+        return snapshot
 
 
 class MailboxSession:
@@ -97,38 +105,44 @@ class MailboxSession:
 
     def __init__(self, store: MailStore, mailbox: str, path: str, snapshot: Snapshot) -> None:
         self.mailbox = mailbox
-        self.messages: Sequence[Entry] = snapshot.messages
-        self.octets = snapshot.octets
+        self.messages = snapshot
         self._store = store
         self._path = path
         self._places = Places(store._filesystem, path)
         self._held = True
 
+    def read_at_once(self, index: int) -> bytes | None:
+        """A message with CRLF, if it is small and can be read without waiting; else, or for trouble, None."""
+        if self.messages.sizes[index] > AT_ONCE:
+            return None
+        content = self._store._filesystem.read_cached(f"{self._path}/{self.messages.path(index)}")
+        return None if content is None else to_crlf(content)
+
     async def read(self, index: int, lines: int | None = None) -> MessageReader:
         """Begin to read a message, or its header and ``lines`` lines: FileNotFoundError when it has gone, OSError."""
         store = self._store
-        entry = self.messages[index]
+        entry = self.messages.entry(index)
         reading, chunk = await store._worker.call(_begin, self._places, entry, lines)
         return MessageReader(store, reading, chunk)
 
     def learn(self, index: int, size: int) -> None:
         """The message turned out to have another size than its name tells: announce this one from now on."""
-        self._store._learn(self.mailbox, self.messages[index].name, size)
+        self.messages.learn(index, size)
 
     async def remove(self, indices: Sequence[int]) -> Removal:
         """Remove messages for good; they are durably gone when this returns.  What had gone already is no problem."""
         settled = self._store._settled(self.mailbox)
         if settled is not None:
             await settled
-        entries = [self.messages[index] for index in indices]
         store = self._store
-        removed: list[Entry] = []
+        files: list[str] = []
         store.on_removing(self.mailbox)
         try:
-            removed, problems = await store._worker.call(maildir.remove, store._filesystem, self._path, entries)
+            return await store._worker.call(
+                _remove, store._filesystem, self._path, self.messages, tuple(indices), files
+            )
         finally:
-            store.on_removed(self.mailbox, [entry.path.partition("/")[2] for entry in removed])
-        return Removal(tuple(entry.name for entry in removed), tuple(problems))
+            store.on_removed(self.mailbox, files)
 
     def release(self) -> None:
         """Give the mailbox back; harmless when done twice."""
@@ -169,7 +183,7 @@ class MessageReader:
 
 def _begin(places: Places, entry: Entry, lines: int | None) -> tuple[Reading, bytes]:
     """Open, read the first piece, and close when that was all: one visit to the worker for most messages."""
-    reading = Reading(places.open(entry.name, entry.path), lines)
+    reading = Reading(places.open(entry.name, entry.path), lines, entry.size)
     try:
         chunk = reading.next_chunk()
     except BaseException:
@@ -178,3 +192,50 @@ def _begin(places: Places, entry: Entry, lines: int | None) -> tuple[Reading, by
     if reading.done:
         reading.close()
     return reading, chunk
+
+
+def _remove(
+    filesystem: IFilesystem, path: str, snapshot: Snapshot, indices: Sequence[int], files: list[str]
+) -> Removal:
+    """``files`` gets the names of those that are gone."""
+    removed, problems = maildir.remove(filesystem, path, snapshot.entries(indices))
+    files += [entry.path.partition("/")[2] for entry in removed]
+    return Removal(tuple([entry.name for entry in removed]), tuple(problems))
+
+
+def _snapshot(filesystem: IFilesystem, path: str, known: Snapshot | None, now: float) -> Snapshot:
+    """The mailbox as it is: as it was known, or as an index says, when nothing has changed since; else listed anew."""
+    stamp = _stamp(filesystem, path, now)
+    if known is None:
+        known = index_file.read(filesystem, path)
+    if known is not None and stamp is not None and known.stamp == stamp:
+        snapshot = known
+    else:
+        measured = {} if known is None else known.measured_sizes()
+        snapshot = listing.scan(filesystem, path, measured)
+        snapshot.stamp = stamp
+        snapshot.unsaved = len(snapshot) >= INDEXED or len(snapshot.measured) >= INDEXED_MEASURED
+    if stamp is not None and snapshot.unsaved:
+        try:
+            index_file.write(filesystem, path, snapshot)
+        except OSError as error:
+            log.warn("no index can be kept in {path}: {error}", path=path, error=error)
+    return snapshot
+
+
+def _stamp(filesystem: IFilesystem, path: str, now: float) -> Stamp | None:
+    """What a snapshot that is taken after this rests on; None when that may still change without showing."""
+    stamp = []
+    for name in ("new", "cur", uidls.FILE):
+        try:
+            stamp.append(filesystem.status(f"{path}/{name}").changed)
+        except FileNotFoundError:
+            stamp.append(0.0)
+    return tuple(stamp) if max(stamp) < now - SETTLED_S else None
+
+
+def _report(path: str, problems: Sequence[str]) -> None:
+    for problem in problems[:PROBLEMS_LOGGED]:
+        log.warn("{problem}", problem=problem)
+    if len(problems) > PROBLEMS_LOGGED:
+        log.warn("{path}: {n} more files are skipped", path=path, n=len(problems) - PROBLEMS_LOGGED)

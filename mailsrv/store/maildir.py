@@ -1,43 +1,37 @@
-"""Maildirs: how files are named, which folders there are, what is in them.
+"""Maildirs: how files are named, which folders there are, where a message is now.
 
 A mailbox is a folder with ``new``, ``cur`` and ``tmp``.  A file is named ``<unique>,S=<octets>,W=<octets with CRLF>``
 and in ``cur`` ``:2,<flags>`` follows.  ``unique`` is fixed for ever; folder and flags are changed by any program at any
 time, so a message is known by ``unique`` and looked for again with ``find`` when its path has gone.
 
-Promises: nothing inside a mailbox that is a symbolic link is followed, and what is no regular file or cannot be read is
-skipped and named in ``Snapshot.problems``, never touched.  A size in a snapshot is what a client gets octet for octet.
-The size in a name is believed when the name is one of ours; a file of another program is read once instead, because
-others write ``W=`` for a file without a final line end differently, and sometimes wrongly.
+Nothing inside a mailbox that is a symbolic link is followed.  ``mailsrv.store.listing`` says what is in a mailbox.
 
 All functions that take a filesystem block: they run in a worker.
 """
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
-from typing import NamedTuple
 
 from mailsrv.outside.interfaces import IFilesystem, Input
 from mailsrv.store import uidls
-from mailsrv.store.reading import measure
+from mailsrv.store.snapshot import Entry
 
 FOLDERS = ("tmp", "new", "cur")
 
 # Eighteen digits: any size that a disk can hold, and cheap to convert.
 _FIELD = re.compile(r",([A-Z])=([0-9]{1,18})(?=[,:]|\Z)")
-# What ``unique``, ``imported`` and ``file_name`` write; other programs do not name files so.
-_OWN = re.compile(
-    r"(([0-9]{1,18})\.(?:Q[0-9A-HJKMNP-TV-Z]{11}N[0-9]{1,9}|[0-9]{6}I[0-9A-HJKMNP-TV-Z]{20})"
+# What ``unique``, ``imported`` and ``file_name`` write; other programs do not name files so.  The groups are the unique
+# part and the size with CRLF.
+OWN = (
+    r"([0-9]{1,18}\.(?:Q[0-9A-HJKMNP-TV-Z]{11}N[0-9]{1,9}|[0-9]{6}I[0-9A-HJKMNP-TV-Z]{20})"
     r"\.[A-Za-z0-9._-]+),S=[0-9]{1,18},W=([0-9]{1,18})"
 )
+_OWN = re.compile(OWN)
 _UNIQUE_END = re.compile("[,:]")
 _HOSTNAME_LENGTH = 64
-_RUN = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +42,6 @@ class Name:
     size: int | None
     virtual_size: int | None
     flags: str
-
-
-class Entry(NamedTuple):
-    """One message.  A tuple, because mailboxes of 100,000 messages are opened.
-
-    ``path`` is relative to the mailbox ("new/...", "cur/..."), ``name`` the part that never changes, ``uidl`` unique
-    within the snapshot, ``size`` the octets that a client is sent (with CRLF, before dot-stuffing).
-    """
-
-    path: str
-    name: str
-    uidl: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A mailbox at one moment, oldest message first.
-
-    ``octets`` is the sum of the sizes.  ``measured`` holds the sizes that were found by reading, by unique part: give
-    it to the next ``scan`` of the same mailbox.  ``problems`` are sentences for the operator.
-    """
-
-    messages: tuple[Entry, ...]
-    octets: int
-    measured: Mapping[str, int]
-    problems: tuple[str, ...]
 
 
 def unique(queue_id: str, n: int, seconds: int, hostname: str) -> str:
@@ -135,7 +102,7 @@ def is_own(name: str) -> bool:
 def uidl(name: str) -> str:
     """The unique-id (RFC 1939 7) for a file name: its unique part, or a hash of that when it does not qualify."""
     part = unique_part(name)
-    return part if uidls.UIDL.fullmatch(part) else _hash(part)
+    return part if uidls.UIDL.fullmatch(part) else uidls.replacement(part)
 
 
 def ensure(filesystem: IFilesystem, path: str) -> None:
@@ -150,19 +117,11 @@ def ensure(filesystem: IFilesystem, path: str) -> None:
             raise NotADirectoryError(f"{path}/{folder} is not a folder")
 
 
-def scan(filesystem: IFilesystem, path: str, measured: Mapping[str, int] | None = None) -> Snapshot:
-    """What is in the mailbox ``path`` (absolute); ``measured`` comes from the last snapshot of the same mailbox.
-
-    OSError when ``new`` or ``cur`` cannot be listed.  A mailbox that does not exist yet is an empty one.
-    """
-    return _Scan(filesystem, path, measured or {}).run()
-
-
 def find(filesystem: IFilesystem, path: str, unique: str) -> str | None:
     """Where the message ``unique`` is now, relative to the mailbox ``path``; None when it has gone."""
     # new before cur: mail moves in that direction, so it is not missed on its way.
     for folder in ("new", "cur"):
-        for name in _names(filesystem, path, folder):
+        for name in names_in(filesystem, path, folder):
             if name.startswith(unique) and unique_part(name) == unique:
                 return f"{folder}/{name}"
     return None
@@ -171,7 +130,9 @@ def find(filesystem: IFilesystem, path: str, unique: str) -> str | None:
 def locate(filesystem: IFilesystem, path: str) -> dict[str, str]:
     """Where every file of the mailbox is now, relative to ``path``, by its unique part."""
     return {
-        unique_part(name): f"{folder}/{name}" for folder in ("new", "cur") for name in _names(filesystem, path, folder)
+        unique_part(name): f"{folder}/{name}"
+        for folder in ("new", "cur")
+        for name in names_in(filesystem, path, folder)
     }
 
 
@@ -234,120 +195,14 @@ def remove(filesystem: IFilesystem, path: str, entries: Iterable[Entry]) -> tupl
     return removed, problems
 
 
-# A file that may be a message: seconds, unique part, name without flags, relative path, size told in a name of ours.
-# The first three are the order of delivery.  A plain tuple, which the garbage collector soon forgets about.
-_Found = tuple[int, str, str, str, int]
-_UNTOLD = -1
-
-
-class _Scan:
-    """One reading of a mailbox."""
-
-    def __init__(self, filesystem: IFilesystem, path: str, known: Mapping[str, int]) -> None:
-        self._filesystem = filesystem
-        self._path = path
-        self._known = known
-        self._places = Places(filesystem, path)
-        self._doubled: set[str] = set()
-        self._measured: dict[str, int] = {}
-        self._problems: list[str] = []
-
-    def run(self) -> Snapshot:
-        given = uidls.read(self._filesystem, self._path)
-        messages = []
-        taken: set[str] = set()
-        for _, part, _, path, told in _in_order(self._files()):
-            # A file that another program moved or re-flagged while the folders were listed shows up twice.
-            if part in self._doubled and not self._is_there(path):
-                continue
-            size = self._size(part, path, told)
-            if size is not None:
-                identifier = _free_uidl(part, given.get(part), taken)
-                taken.add(identifier)
-                messages.append(Entry(path, part, identifier, size))
-        octets = sum([message.size for message in messages])
-        return Snapshot(tuple(messages), octets, self._measured, tuple(self._problems))
-
-    def _files(self) -> Iterator[_Found]:
-        parts: set[str] = set()
-        for folder in ("new", "cur"):
-            for name in _names(self._filesystem, self._path, folder):
-                base = name.partition(":")[0]
-                own = _OWN.fullmatch(base)
-                if own:
-                    seconds, part, told = int(own[2]), own[1], int(own[3])
-                else:
-                    seconds, part, told = _seconds(base), base.partition(",")[0], _UNTOLD
-                if part in parts:
-                    self._doubled.add(part)
-                parts.add(part)
-                yield seconds, part, base, f"{folder}/{name}", told
-
-    def _is_there(self, path: str) -> bool:
-        try:
-            self._filesystem.status(f"{self._path}/{path}")
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _size(self, part: str, path: str, told: int) -> int | None:
-        """The octets to announce, or None for what is no message."""
-        known = None if part in self._doubled else self._known.get(part)
-        if known is None and told != _UNTOLD:
-            return told
-        size = self._measure(part, path) if known is None else known
-        if size is not None:
-            self._measured[part] = size
-        return size
-
-    def _measure(self, part: str, path: str) -> int | None:
-        try:
-            source = self._places.open(part, path)
-            try:
-                return measure(source)
-            finally:
-                source.close()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._problems.append(f"{self._path}/{ascii(path)[1:-1]} is skipped: {error.strerror or error}")
-            return None
-
-
-def _in_order(found: Iterator[_Found]) -> Iterator[_Found]:
-    """Sorted in runs: one sort of 100,000 names would keep the interpreter from every other thread for too long."""
-    runs = []
-    while run := sorted(islice(found, _RUN)):
-        runs.append(run)
-    return heapq.merge(*runs)
-
-
-def _names(filesystem: IFilesystem, path: str, folder: str) -> list[str]:
+def names_in(filesystem: IFilesystem, path: str, folder: str) -> list[str]:
+    """What may be messages in a folder of the mailbox ``path``: nothing when it is missing (OSError)."""
     try:
         if filesystem.status(f"{path}/{folder}").kind != "directory":
             raise NotADirectoryError(f"{path}/{folder} is not a folder")
         return [name for name in filesystem.list(f"{path}/{folder}") if not name.startswith(".")]
     except FileNotFoundError:
         return []
-
-
-def _seconds(base: str) -> int:
-    seconds = base.partition(".")[0]
-    return int(seconds) if len(seconds) <= 18 and seconds.isascii() and seconds.isdigit() else 0
-
-
-def _free_uidl(part: str, given: str | None, taken: set[str]) -> str:
-    """Two files of one unique part (a copy made by hand) get different unique-ids, the same ones every time."""
-    identifier = given or (part if uidls.UIDL.fullmatch(part) else _hash(part))
-    copy = 2
-    while identifier in taken:
-        identifier = _hash(f"{part},{copy}")
-        copy += 1
-    return identifier
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 def make(filesystem: IFilesystem, path: str) -> None:

@@ -1,15 +1,16 @@
 """Messages in the database: what an accepted message is, and the transactions that change its recipients.
 
 Plain functions on a connection; the caller's transaction makes them durable, several of them at once.  The states that
-they lead through, and what a crash in each means, stand in ``mailsrv.store.spool``.
+they lead through, and what a crash in each means, stand in ``mailsrv.store.spool``; what waits for its time is asked
+for in ``mailsrv.store.due``.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
@@ -82,11 +83,12 @@ class QueuedRecipient:
     attempts: int
     since: float
     warned: bool
+    due: float = 0.0  # from when an attempt may be made, seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedMessage:
-    """A message with those of its open recipients that were asked for."""
+    """A message with those of its open recipients that were asked for.  ``head`` is the octets of its prefix."""
 
     id: int
     accepted: float
@@ -98,6 +100,7 @@ class QueuedMessage:
     size: int
     lines: int
     recipients: tuple[QueuedRecipient, ...]
+    head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,6 @@ class Settlement:
     warned: bool = False
 
 
-def optional_address(text: str) -> Address | None:
-    """A stored address again; None for the null reverse-path.  Stored text was canonical, so it parses."""
-    return Address.parse(text) if text else None
-
-
 class Acceptance(NamedTuple):
     """All that the transaction needs which makes a message accepted.
 
@@ -127,6 +125,19 @@ class Acceptance(NamedTuple):
     arrival: Arrival
     names: Sequence[str]
     content: bytes | None
+
+    @property
+    def due(self) -> float:
+        """From when on delivery may be tried, seconds since 1970."""
+        return max(self.now, self.arrival.release_at)
+
+
+class Settled(NamedTuple):
+    """All that the transaction needs which records an attempt: when, at which message, and what it changes."""
+
+    now: float
+    message: int
+    settlements: Sequence[Settlement]
 
 
 def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) -> None:
@@ -159,26 +170,7 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
     )
     connection.executemany(
         "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, '', '', ?)",
-        [
-            (
-                arrival.id,
-                n,
-                str(recipient.address),
-                str(recipient.original),
-                str(recipient.sender or ""),
-                recipient.mailbox,
-                name,
-                recipient.destination,
-                ",".join(recipient.notify),
-                recipient.orcpt,
-                schema.HELD if arrival.hold else schema.QUEUED,
-                max(now, arrival.release_at),
-                max(now, arrival.release_at),
-                arrival.lane,
-            )
-            for now, arrival, names, _ in acceptances
-            for n, (recipient, name) in enumerate(zip(arrival.recipients, names, strict=True))
-        ],
+        [row for acceptance in acceptances for row in _recipients(acceptance)],
     )
     # Positional arguments: this is the path that every message takes.
     events = [
@@ -196,12 +188,59 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
     ledger.write(connection, acceptances[-1].now, events)
 
 
-def settle(connection: sqlite3.Connection, now: float, message: int, settlements: Sequence[Settlement]) -> bool:
-    """Record what an attempt led to.  True when no recipient is open any more and the content has gone.
+def _recipients(acceptance: Acceptance) -> list[tuple[Any, ...]]:
+    arrival, due = acceptance.arrival, acceptance.due
+    found: list[tuple[Any, ...]] = []
+    for n, (recipient, name) in enumerate(zip(arrival.recipients, acceptance.names, strict=True)):
+        destination = recipient.destination
+        found.append(
+            (
+                arrival.id,
+                n,
+                str(recipient.address),
+                str(recipient.original),
+                str(recipient.sender or ""),
+                recipient.mailbox,
+                name,
+                destination,
+                ",".join(recipient.notify),
+                recipient.orcpt,
+                schema.HELD if arrival.hold else schema.QUEUED,
+                due,
+                due,
+                # In own mailboxes nobody waits for anybody, and without lanes they come in the order of their time.
+                arrival.lane if destination else "",
+            )
+        )
+    return found
+
+
+def settle_all(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> None:
+    """Record what attempts led to; the contents that nobody waits for any more go.
 
     A recipient that the operator took out while the attempt was under way keeps its event, so that nothing is hidden:
     what really happened is told, even if it came too late to be stopped.
     """
+    _record(connection, attempts)
+    # Where somebody still waits, the content is not looked for.
+    done = [(message,) for _, message, settlements in attempts if any(each.state != "queued" for each in settlements)]
+    connection.executemany(_DROP, done)
+
+
+def settle_with_reports(connection: sqlite3.Connection, settled: Settled, reports: Sequence[Acceptance]) -> bool:
+    """Record one attempt and accept the reports that tell of it; True when that let the content go."""
+    if reports:
+        insert(connection, reports)
+    _record(connection, [settled])
+    return drop_content(connection, settled.message)
+
+
+def settle(connection: sqlite3.Connection, now: float, message: int, settlements: Sequence[Settlement]) -> bool:
+    """Record one attempt; True when that let the content go."""
+    return settle_with_reports(connection, Settled(now, message, settlements), ())
+
+
+def _record(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> None:
     connection.executemany(
         "UPDATE recipient SET state = CASE WHEN state = 'held' AND ?1 = 'queued' THEN 'held' ELSE ?1 END,"
         " attempts = ?2, next_attempt = ?3, warned = ?4, status = ?5, answer = ?6"
@@ -217,11 +256,12 @@ def settle(connection: sqlite3.Connection, now: float, message: int, settlements
                 message,
                 settlement.n,
             )
+            for _, message, settlements in attempts
             for settlement in settlements
         ],
     )
-    ledger.write(connection, now, [settlement.event for settlement in settlements])
-    return drop_content(connection, message)
+    events = [settlement.event for _, _, settlements in attempts for settlement in settlements]
+    ledger.write(connection, attempts[-1].now, events)
 
 
 def delivered(
@@ -260,90 +300,15 @@ def delivered(
     return [message for message in {message for message, _, _, _ in items} if drop_content(connection, message)]
 
 
+_DROP = (
+    "DELETE FROM content WHERE message = ?1 AND NOT EXISTS"
+    " (SELECT 1 FROM recipient WHERE message = ?1 AND state IN ('queued', 'held'))"
+)
+
+
 def drop_content(connection: sqlite3.Connection, message: int) -> bool:
     """Let the content go when no recipient is open any more; True when it went."""
-    return (
-        connection.execute(
-            "DELETE FROM content WHERE message = ?1 AND NOT EXISTS"
-            " (SELECT 1 FROM recipient WHERE message = ?1 AND state IN ('queued', 'held'))",
-            (message,),
-        ).rowcount
-        > 0
-    )
-
-
-_ACCEPTED = "(SELECT accepted FROM message WHERE id = recipient.message)"
-_OPEN = "(state = 'queued' OR state = 'held')"
-
-
-def postpone(connection: sqlite3.Connection, seconds: float, new_time: tuple[float, float], latest: float) -> None:
-    """The wall clock has jumped by ``seconds``: what waits goes on waiting as long as it would have.
-
-    What was accepted in ``new_time`` (from, to) was accepted by the new clock already and stays as it is.  No next
-    attempt of what was tried already is later than ``latest``.
-    """
-    connection.execute(
-        "UPDATE recipient SET next_attempt = next_attempt + ?1, since = since + ?1"  # noqa: S608
-        f" WHERE {_OPEN} AND {_ACCEPTED} NOT BETWEEN ?2 AND ?3",
-        (seconds, *new_time),
-    )
-    connection.execute(
-        f"UPDATE recipient SET next_attempt = ?1 WHERE {_OPEN} AND attempts > 0 AND next_attempt > ?1",  # noqa: S608
-        (latest,),
-    )
-
-
-def local_waiting(connection: sqlite3.Connection, now: float, limit: int) -> list[QueuedMessage]:
-    """Messages with recipients in own mailboxes that are due, oldest first."""
-    return _messages(
-        connection,
-        "SELECT message, n FROM recipient WHERE state = 'queued' AND destination = '' AND next_attempt <= ?"
-        " ORDER BY next_attempt LIMIT ?",
-        (now, limit),
-    )
-
-
-def remote_waiting(connection: sqlite3.Connection, now: float, destination: str, limit: int) -> list[QueuedMessage]:
-    """Messages with recipients at ``destination`` that are due, oldest first, at most ``limit`` recipients."""
-    return _messages(
-        connection,
-        "SELECT message, n FROM recipient WHERE state = 'queued' AND destination = ? AND next_attempt <= ?"
-        " ORDER BY next_attempt, message LIMIT ?",
-        (destination, now, limit),
-    )
-
-
-def of(connection: sqlite3.Connection, message: int, numbers: Sequence[int]) -> QueuedMessage | None:
-    """One message with these of its recipients, in whatever state they are."""
-    marks = ",".join("?" * len(numbers))
-    found = _messages(
-        connection,
-        f"SELECT message, n FROM recipient WHERE message = ? AND n IN ({marks})",  # noqa: S608
-        (message, *numbers),
-    )
-    return found[0] if found else None
-
-
-def destinations(connection: sqlite3.Connection) -> list[tuple[str, float]]:
-    """Domains that mail waits for ("" is the own mailboxes), each with the time of its earliest attempt.
-
-    Steps through the index from one destination to the next, so a million recipients of one domain cost one step.
-    """
-    return connection.execute(
-        "WITH RECURSIVE step (destination) AS ("
-        " SELECT min(destination) FROM recipient WHERE state = 'queued'"
-        " UNION ALL"
-        " SELECT (SELECT min(destination) FROM recipient WHERE state = 'queued' AND destination > step.destination)"
-        " FROM step WHERE destination IS NOT NULL)"
-        " SELECT destination,"
-        " (SELECT min(next_attempt) FROM recipient WHERE state = 'queued' AND destination = step.destination)"
-        " FROM step WHERE destination IS NOT NULL"
-    ).fetchall()
-
-
-def still_queued(connection: sqlite3.Connection, message: int) -> dict[int, float]:
-    """The recipients that are queued at this moment, each with its ``since``: the operator may have held some."""
-    return dict(connection.execute("SELECT n, since FROM recipient WHERE message = ? AND state = 'queued'", (message,)))
+    return connection.execute(_DROP, (message,)).rowcount > 0
 
 
 def recipients_by_minute(connection: sqlite3.Connection, account: str, since: float) -> dict[int, int]:
@@ -376,96 +341,15 @@ def filed(connection: sqlite3.Connection) -> set[int]:
     return {row[0] for row in connection.execute("SELECT message FROM content WHERE data IS NULL")}
 
 
-def _messages(connection: sqlite3.Connection, query: str, arguments: Iterable[object]) -> list[QueuedMessage]:
-    wanted: dict[int, list[int]] = {}
-    for message, n in connection.execute(query, tuple(arguments)):
-        wanted.setdefault(message, []).append(n)
-    found = []
-    rows = connection.execute
-    for message, numbers in wanted.items():
-        row = connection.execute(
-            "SELECT accepted, sender, message_id, size, lines, body, smtputf8, ret, envid, account, client, protocol"
-            " FROM message WHERE id = ?",
-            (message,),
-        ).fetchone()
-        marks = ",".join("?" * len(numbers))
-        recipients = tuple(
-            QueuedRecipient(
-                n=n,
-                address=Address.parse(address),
-                original=Address.parse(original),
-                sender=optional_address(rewritten),
-                mailbox=mailbox,
-                name=name,
-                notify=tuple(notify.split(",")) if notify else (),
-                orcpt=orcpt,
-                attempts=attempts,
-                since=since,
-                warned=bool(warned),
-            )
-            for n, address, original, rewritten, mailbox, name, notify, orcpt, attempts, since, warned in rows(
-                "SELECT n, address, original, sender, mailbox, name, notify, orcpt, attempts, since, warned"  # noqa: S608
-                f" FROM recipient WHERE message = ? AND n IN ({marks}) ORDER BY n",
-                (message, *numbers),
-            )
-        )
-        accepted, sender, message_id, size, lines, body, smtputf8, ret, envid, account, client, protocol = row
-        envelope = Envelope(optional_address(sender), body, bool(smtputf8), ret, envid, size)
-        found.append(
-            QueuedMessage(message, accepted, envelope, message_id, account, client, protocol, size, lines, recipients)
-        )
-    return found
+def prefix(connection: sqlite3.Connection, message: int) -> tuple[bytes | None, bool]:
+    """The prefix, and whether the content is a file; None when the message has none any more."""
+    row = connection.execute("SELECT prefix, data IS NULL FROM content WHERE message = ?", (message,)).fetchone()
+    return (row[0], bool(row[1])) if row else (None, False)
 
 
-def reschedule(
-    connection: sqlite3.Connection, shifts: Sequence[tuple[int, float]], expire: float, since_attempts: int
-) -> None:
-    """Apply changed queue settings to mail that waits.
-
-    ``shifts`` gives for each number of attempts so far by how many seconds the next attempt moves; the last one, from
-    ``since_attempts`` attempts on, holds for all higher numbers.  No attempt is later than the expiry.
-    """
-    for attempts, seconds in shifts:
-        comparison = ">=" if attempts == since_attempts else "="
-        connection.execute(
-            "UPDATE recipient SET next_attempt = next_attempt + ?"  # noqa: S608
-            f" WHERE state = 'queued' AND attempts {comparison} ?",
-            (seconds, attempts),
-        )
-    connection.execute(
-        "UPDATE recipient SET next_attempt = since + ?1 WHERE state = 'queued' AND next_attempt > since + ?1", (expire,)
-    )
-
-
-def resume(connection: sqlite3.Connection, now: float, jump: float, retry: Sequence[float], expire: float) -> None:
-    """At the start: what waits does so by the present settings and the present clock.
-
-    The clock may have been wrong before, or is now.  Nothing has waited since before it came or since the future, and
-    what came more than ``jump`` seconds in the future came just now.  No next attempt is further away than ``retry``
-    has it, nor later than the expiry.
-    """
-    connection.execute(
-        f"UPDATE recipient SET since = ?1 WHERE {_OPEN} AND attempts > 0 AND since > ?1",  # noqa: S608
-        (now,),
-    )
-    connection.execute(
-        f"UPDATE recipient SET since = {_ACCEPTED}"  # noqa: S608
-        f" WHERE {_OPEN} AND {_ACCEPTED} <= ?1 AND since < {_ACCEPTED}",
-        (now,),
-    )
-    connection.execute(
-        f"UPDATE recipient SET since = since - {_ACCEPTED} + ?1, next_attempt = next_attempt - {_ACCEPTED} + ?1"  # noqa: S608
-        # What a start before this one has moved stays where it is, though its message still comes from the future.
-        f" WHERE {_OPEN} AND attempts = 0 AND since > ?1 AND {_ACCEPTED} > ?1 + ?2",
-        (now, jump),
-    )
-    for attempts, seconds in enumerate(retry, 1):
-        comparison = ">=" if attempts == len(retry) else "="
-        connection.execute(
-            "UPDATE recipient SET next_attempt = ?1"  # noqa: S608
-            f" WHERE state = 'queued' AND attempts {comparison} ?2 AND next_attempt > ?1",
-            (now + seconds, attempts),
-        )
-    connection.execute(
-        "UPDATE recipient SET next_attempt = since + ?1 WHERE state = 'queued' AND next_attempt > since + ?1", (expire,)
-    )
+def content_block(connection: sqlite3.Connection, message: int, offset: int, octets: int) -> bytes:
+    """Up to ``octets`` of a content in the database, from ``offset`` on; b"" at its end, and when it has gone."""
+    row = connection.execute(
+        "SELECT substr(data, ?, ?) FROM content WHERE message = ?", (offset + 1, octets, message)
+    ).fetchone()
+    return bytes(row[0]) if row and row[0] else b""

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mailsrv.mail import header, notice
+from mailsrv.mail import notice
 from mailsrv.mail.address import POSTMASTER, Address
 from mailsrv.mail.envelope import Envelope
 from mailsrv.outside.interfaces import Outside
@@ -29,8 +29,8 @@ from mailsrv.store.spool import Spool
 PROTOCOL = "notice"  # message.protocol of what is written here
 QUIET_S = 30 * 86400.0
 
-# A domain of ours, the header section and the body to the fields of a signature: ``mailsrv.dkim.signer.Signer.fields``.
-Sign = Callable[[str, bytes, AsyncIterable[bytes]], Awaitable[bytes]]
+# From a domain of ours and a message of it to the fields of a signature: ``mailsrv.dkim.signer.Signer.fields_of``.
+Sign = Callable[[str, bytes], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +141,12 @@ class Notices:
             now=now,
             message_id=f"{queue_id.text(number)}@{hostname}",
         )
-        head, body = header.split(written.content)
         targets = directory.resolve(to) or directory.resolve(POSTMASTER) or (Target(to, ""),)
         arrival = Arrival(
             id=number,
             envelope=Envelope(None, "8BITMIME" if written.smtputf8 else "7BIT", written.smtputf8),
             recipients=tuple(FinalRecipient(target.address, to, target.mailbox, ("NEVER",)) for target in targets),
-            prefix=await self._sign(to.domain, head, _once(body)),
+            prefix=await self._sign(to.domain, written.content),
             message_id=written.message_id,
             account="",
             client="",
@@ -169,8 +168,4 @@ class Notices:
     def hand_over(self, accepted: Sequence[Acceptance]) -> None:
         """After the commit: delivery begins."""
         for each in accepted:
-            self._spool.on_accepted(each.arrival, each.names, each.content)
-
-
-async def _once(octets: bytes) -> AsyncIterator[bytes]:
-    yield octets
+            self._spool.on_accepted(each)

@@ -47,6 +47,14 @@ class ToCrlf:
         return converted
 
 
+def to_crlf(content: bytes) -> bytes:
+    """The same for a whole message."""
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+    content = content.replace(b"\n", b"\r\n")
+    return content if not content or content.endswith(b"\n") else content + b"\r\n"
+
+
 class Top:
     """Cuts the answer to TOP out of a converted message: the header, the blank line, ``lines`` lines of the body.
 
@@ -93,13 +101,15 @@ class Top:
 class Reading:
     """One message on its way out of its file.  Blocks: each call runs in a worker, one at a time.
 
-    ``lines`` is how much of the body TOP wants; None: all.  The file stays open until ``close``.
+    ``lines`` is how much of the body TOP wants; None: all.  ``expected`` is how large the file probably is: memory for
+    a whole chunk costs more than reading a small message.  The file stays open until ``close``.
     """
 
-    __slots__ = ("_converter", "_source", "_top", "done")
+    __slots__ = ("_converter", "_next", "_source", "_top", "done")
 
-    def __init__(self, source: Input, lines: int | None = None) -> None:
+    def __init__(self, source: Input, lines: int | None = None, expected: int = CHUNK) -> None:
         self._source = source
+        self._next = min(expected + 1, CHUNK)  # one more, to see the end
         self._converter = ToCrlf()
         self._top = None if lines is None else Top(lines)
         self.done = False
@@ -111,10 +121,11 @@ class Reading:
 
     def next_chunk(self) -> bytes:
         """About ``CHUNK`` octets; sets ``done`` with the last ones.  OSError."""
-        chunk = self._source.read(CHUNK)
+        asked, self._next = self._next, CHUNK
+        chunk = self._source.read(asked)
         converted = self._converter.convert(chunk)
         # A short read is the end of a regular file; asking again would cost every small message another call.
-        if len(chunk) < CHUNK:
+        if len(chunk) < asked:
             self.done = True
             converted += self._converter.finish()
         if self._top is not None:

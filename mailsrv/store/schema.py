@@ -75,14 +75,16 @@ CREATE TABLE recipient (
     warned      INTEGER NOT NULL,               -- 1 when the sender was told of the delay
     status      TEXT NOT NULL,                  -- of the last attempt: an enhanced status code, "" before the first
     answer      TEXT NOT NULL,                  -- of the last attempt: what was said
-    lane        TEXT NOT NULL,                  -- who takes turns with whom: the account, or a stranger's domain
+    lane        TEXT NOT NULL,                  -- who takes turns: the account or a stranger's domain; own mailbox: ""
     PRIMARY KEY (message, n)
 ) WITHOUT ROWID;
 CREATE INDEX recipient_address ON recipient (address);
 CREATE INDEX recipient_elsewhere ON recipient (lower(address)) WHERE mailbox = '';
 CREATE INDEX recipient_original ON recipient (original) WHERE original <> address;
 -- The condition is written so that SQLite uses the index for "state = 'queued'" alone; it does not with IN.
-CREATE INDEX recipient_open ON recipient (state, destination, next_attempt) WHERE state = 'queued' OR state = 'held';
+CREATE INDEX recipient_open ON recipient (state, lane, destination, next_attempt)
+    WHERE state = 'queued' OR state = 'held';
+CREATE INDEX recipient_due ON recipient (next_attempt, lane, destination) WHERE state = 'queued';
 
 CREATE TABLE event (
     id          INTEGER PRIMARY KEY,

@@ -188,7 +188,7 @@ class Spool:
         self._room_asked = False
         self._filed: set[int] = set()
         self._doubtful: list[int] = []  # whose commit failed, and whose file is still there
-        self.on_accepted: Callable[[Arrival, Sequence[str], bytes | None], None] = lambda arrival, names, content: None
+        self.on_accepted: Callable[[Acceptance], None] = lambda acceptance: None
 
     def open(self, connection: sqlite3.Connection) -> None:
         """Before anything else runs: make the folder, read the last id, sweep what a crash has left behind."""
@@ -297,9 +297,8 @@ class Spool:
             self._filed.add(draft.id)
         draft.leave()
         self._certain()
-        self.on_accepted(arrival, names, content)
-        for each in further:
-            self.on_accepted(each.arrival, each.names, each.content)
+        for each in (acceptance, *further):
+            self.on_accepted(each)
 
     def _certain(self) -> None:
         """A commit has succeeded, and taken the place of those before it that failed.
@@ -333,6 +332,18 @@ class Spool:
     async def load(self, number: int) -> tuple[bytes, bytes | None] | None:
         """Prefix and content of an open message; the content is None when it has to be read from its file."""
         return await self._database.read(message.content, number)
+
+    async def load_prefix(self, number: int) -> tuple[bytes | None, bool]:
+        """The prefix of an open message, and whether its content is a file; None when it has gone."""
+        return await self._database.read(message.prefix, number)
+
+    async def load_block(self, number: int, offset: int, octets: int) -> bytes:
+        """Up to ``octets`` of a content that is in the database."""
+        return await self._database.read(message.content_block, number, offset, octets)
+
+    def is_filed(self, number: int) -> bool:
+        """Whether the content of an open message is a file."""
+        return number in self._filed
 
     def path(self, number: int) -> str:
         return os.path.join(self._folder, queue_id.text(number))

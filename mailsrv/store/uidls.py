@@ -11,6 +11,7 @@ The functions block.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +26,11 @@ UIDL: Final = re.compile(r"[\x21-\x7e]{1,70}")
 _LINE: Final = re.compile(rb"^([^\n]+) ([\x21-\x7e]{1,70})$", re.MULTILINE)
 # Small enough that no other thread waits long for the interpreter.
 _BLOCK: Final = 64 * 1024
+
+
+def replacement(text: str) -> str:
+    """A unique-id for what cannot be one itself, always the same."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 def read(filesystem: IFilesystem, path: str) -> dict[str, str]:

@@ -14,7 +14,11 @@ STEPS: Final = {
 ALTER TABLE recipient ADD COLUMN lane TEXT NOT NULL DEFAULT '';
 UPDATE recipient SET lane = (
     SELECT CASE WHEN account <> '' THEN account ELSE substr(message.sender, instr(message.sender, '@') + 1) END
-    FROM message WHERE message.id = recipient.message);
+    FROM message WHERE message.id = recipient.message) WHERE destination <> '';
+DROP INDEX recipient_open;
+CREATE INDEX recipient_open ON recipient (state, lane, destination, next_attempt)
+    WHERE state = 'queued' OR state = 'held';
+CREATE INDEX recipient_due ON recipient (next_attempt, lane, destination) WHERE state = 'queued';
 CREATE INDEX message_client ON message (account, client) WHERE account <> '';
 CREATE INDEX recipient_elsewhere ON recipient (lower(address)) WHERE mailbox = '';
 CREATE TABLE home (

@@ -4,14 +4,17 @@ Promises: the result does not depend on where chunks are cut; no Python code run
 bounded by the chunk.  CRLF.CRLF ends incoming content and nothing else does.
 
 ``Unstuffer`` finds the end and takes the dots away, ``LineCheck`` tells whether the lines are canonical, ``LineMender``
-makes them so, ``Stuffer`` makes what goes out.
+makes them so, ``Stuffer`` makes what goes out, and ``stuffed`` does when a message is whole and small.
 """
 
 from __future__ import annotations
 
+import re
+
 _CRLF = b"\r\n"
 _DOT = b"\r\n."
 _END = b"\r\n.\r\n"
+_LINE_WITH_DOT = re.compile(rb"\n\.")
 
 
 class Unstuffer:
@@ -172,3 +175,13 @@ class Stuffer:
     def finish(self) -> bytes:
         """The end: CRLF when the last line lacks it, and the line with the dot."""
         return b".\r\n" if self._tail == _CRLF else _END
+
+
+def stuffed(content: bytes) -> bytes:
+    """What to send for a whole message of CRLF lines that ends with one, or is empty, with the line with the dot."""
+    if content.startswith(b"."):
+        content = b"." + content
+    # Looking first takes a third of the time of replacing nothing.
+    if _LINE_WITH_DOT.search(content):
+        content = content.replace(_DOT, _DOT + b".")
+    return content + b".\r\n"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir, uidls
+from mailsrv.store import listing, uidls
 from mailsrv.store.migration import export
 
 ADDRESS = "alice@example.org"
@@ -77,7 +77,7 @@ def test_what_is_there_is_not_written_again(tool: Any, box: Path, tmp_path: Path
     put(box, "new/1500000005.x", b"a: b\n\n")
     ran = tool("export", ADDRESS, str(out))
     assert ran.out == "Exported 1 message of alice@example.org; 3 messages were there already.\n"
-    assert len(maildir.scan(DISK, str(out)).messages) == 3
+    assert len(listing.scan(DISK, str(out)).messages) == 3
     assert b"3 P1500000005.x :" in (out / "dovecot-uidlist").read_bytes()
     # A Dovecot that has opened it keeps a list of its own.
     (out / "dovecot.index.log").write_text("")
@@ -140,7 +140,7 @@ def test_out_and_in_again(tool: Any, box: Path, folder: Path, tmp_path: Path) ->
     other = box.parent / "bob"
 
     def shown(path: Path) -> list[tuple[str, int, bytes]]:
-        found = maildir.scan(DISK, str(path)).messages
+        found = listing.scan(DISK, str(path)).messages
         return [(one.uidl, one.size, (path / one.path).read_bytes().replace(b"\r\n", b"\n")) for one in found]
 
     assert shown(other) == shown(box)

@@ -16,7 +16,7 @@ import pytest
 
 from mailsrv.cli import import_mail
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir, uidls
+from mailsrv.store import listing, maildir, uidls
 from mailsrv.store.migration.letter import Letter
 from mailsrv.store.migration.placing import MARKS, Placed, Placing
 
@@ -55,7 +55,7 @@ def contents(box: Path) -> list[bytes]:
 
 def shown(box: Path) -> list[tuple[str, str]]:
     """Place and flags, and unique-id of the messages that POP3 shows, in its order."""
-    found = maildir.scan(DISK, str(box))
+    found = listing.scan(DISK, str(box))
     assert not found.problems
     assert not found.measured, "the names of imported messages tell their size"
     for message in found.messages:

@@ -200,6 +200,16 @@ def test_a_configuration_never_changes_and_compares_by_value() -> None:
         ('[listen]\nproxies = ["10.0.0.1/8"]\n', '4: listen.proxies: "10.0.0.1/8" is an address within a network'),
         ('[listen]\nproxies = ["0.0.0.0/0"]\n', '4: listen.proxies: "0.0.0.0/0" is everybody'),
         ('[listen]\nproxies = ["::/0"]\n', '4: listen.proxies: "::/0" is everybody'),
+        (
+            '[outbound.tls]\n"a.net" = "verify"\n',
+            '4: outbound.tls."a.net": "verify" is none of opportunistic, required, verified (did you mean',
+        ),
+        ('[outbound.tls]\n"a net" = "required"\n', '4: outbound.tls."a net": '),
+        ('[outbound.tls]\n"a.net" = true\n', "outbound.tls: expected a table of strings."),
+        (
+            '[outbound.tls]\n"a.net" = "required"\n"A.NET" = "verified"\n',
+            '5: outbound.tls."A.NET": a second entry for "a.net".',
+        ),
         ('[tls]\nnames = ["a.net"]\n', "4: tls.names: expected a table of tables with certificate and key."),
         ('[tls]\nnames = { "a.net" = "a.pem" }\n', '4: tls.names."a.net": expected a table [tls.names."a.net"].'),
         ('[tls.names."a.net"]\nkey = "k"\n', '3: tls.names."a.net".certificate: missing, and it has no default.'),
@@ -358,3 +368,9 @@ def test_the_example_shows_every_key_with_its_true_default() -> None:
     tables = [config, config.listen, config.tls, config.auth, config.dns, config.checks, config.limits]
     keys = {key for table in (*tables, config.outbound, config.queue) for key in table.__struct_fields__}
     assert keys - set(re.findall(r"(?m)^\[(.*)\]", shown)) <= written
+
+
+def test_tls_that_is_demanded() -> None:
+    text = '[outbound.tls]\n"*" = "required"\n"Gr\u00fcn.example" = "verified"\n"[2001:DB8::1]" = "opportunistic"\n'
+    config = parse('hostname = "a.example"\ndomains = ["a.example"]\n' + text, "/x")
+    assert config.outbound.tls == {"*": "required", "xn--grn-ioa.example": "verified", "2001:db8::1": "opportunistic"}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.outside.interfaces import IFilesystem
+from mailsrv.outside.interfaces import CACHED_LIMIT, IFilesystem
 from tests.simulation.disk import Disk, SimulatedFilesystem
 
 
@@ -275,3 +275,29 @@ def test_any_calls_lead_to_the_same_on_both(calls: list[tuple[str, ...]]) -> Non
             assert (call, _outcome(real, call)) == (call, _outcome(simulated, call))
     finally:
         shutil.rmtree(root)
+
+
+def test_what_is_in_memory_is_given_at_once_or_not_at_all(place: Place) -> None:
+    for n in range(20):
+        content = b"line\n" * n * 100
+        place.write(f"file{n}", content)
+        assert place.filesystem.read_cached(place.at(f"file{n}")) in (content, None)
+
+
+def test_what_is_no_small_file_is_never_given_at_once(place: Place) -> None:
+    for n in range(8):  # half of the names are in the memory of the simulated disk
+        place.write(f"large{n}", b"x" * (CACHED_LIMIT + 1))
+        place.write(f"target{n}", b"x")
+        place.link(f"link{n}", f"target{n}")
+        place.filesystem.make_directory(place.at(f"folder{n}"))
+        for name in ("large", "link", "folder", "missing"):
+            assert place.filesystem.read_cached(place.at(f"{name}{n}")) is None
+
+
+def test_every_change_of_a_folder_moves_its_time(place: Place) -> None:
+    place.filesystem.make_directory(place.at("folder"))
+    before = place.filesystem.status(place.at("folder"))
+    place.write("folder/a")
+    after = place.filesystem.status(place.at("folder"))
+    assert after.changed >= before.changed
+    assert after.changed >= after.modified

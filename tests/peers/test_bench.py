@@ -41,3 +41,13 @@ def test_idle(need: Callable[[str], str], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["idle"]["mailsrv"]["connections"] == 50
+
+
+@pytest.mark.slow
+def test_queue(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "queue", "--json", "--queued", "200", "--no-loop", "--dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["queue"]
+    assert set(figures) == {"one", "many", "later"}
+    assert all(result["new_ms"] > 0 for result in figures.values())

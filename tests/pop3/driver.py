@@ -15,13 +15,20 @@ CREDENTIALS = ("alice@example.org", "secret word ")
 CONTENTS = (b"Subject: one\r\n\r\n.first\r\n..\r\n", b"Subject: two\r\n\r\nsecond\r\nline\r\n")
 
 
-@dataclass(frozen=True)
 class Stored:
-    uidl: str
-    size: int
+    """The messages of the account."""
 
+    def __len__(self) -> int:
+        return len(CONTENTS)
 
-MESSAGES = tuple(Stored(f"uid-{n}", len(content)) for n, content in enumerate(CONTENTS, 1))
+    def size(self, index: int) -> int:
+        return len(CONTENTS[index])
+
+    def some_sizes(self, start: int, stop: int) -> list[int]:
+        return [len(content) for content in CONTENTS[start:stop]]
+
+    def unique_ids(self, start: int, stop: int) -> list[bytes]:
+        return [b"uid-%d" % (index + 1) for index in range(start, stop)]
 
 
 @dataclass
@@ -35,7 +42,7 @@ class Record:
     @property
     def lines(self) -> list[str]:
         assert not self.output or self.output.endswith(b"\r\n")
-        return self.output.decode("ascii").split("\r\n")[:-1]
+        return self.output.decode().split("\r\n")[:-1]
 
 
 def settle(connection: ServerConnection, record: Record) -> None:
@@ -53,7 +60,7 @@ def settle(connection: ServerConnection, record: Record) -> None:
 
 def _log_in(connection: ServerConnection, right: bool) -> None:
     if right:
-        connection.log_in(Maildrop(MESSAGES, sum(message.size for message in MESSAGES)))
+        connection.log_in(Maildrop(Stored(), sum(map(len, CONTENTS))))
     else:
         connection.refuse(replies.BAD_LOGIN)
 

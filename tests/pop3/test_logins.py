@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailsrv.mail.address import Address
-from mailsrv.pop3.server import LOGINS_LIMIT
+from mailsrv.pop3.authorization import LOGINS_LIMIT
 from mailsrv.store import scram_keys
 from mailsrv.store.accounts import Account, Directory
 from mailsrv.store.app_passwords import AppPassword

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from mailsrv.pop3.dialog import INPUT_LIMIT
 from mailsrv.pop3.protocol import IDLE_S, LOGIN_S, UNREAD_S
+from mailsrv.store.reading import CHUNK
 from tests.pop3.world import BUFFER, PASSWORD, World
 from tests.worlds.worker import HeldWorker
 
@@ -17,7 +19,7 @@ LOGIN = b"USER alice@example.org\r\nPASS %b\r\n" % PASSWORD.encode()
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+    return World(tmp_path, cached=False)
 
 
 def test_replies_to_pipelined_commands_are_one_write(world: World) -> None:
@@ -267,3 +269,34 @@ def test_no_handshake_only_to_say_no(world: World, end: str) -> None:
     assert client.aborted
     assert client.writes == []
     assert not world.factory.connections
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_message_of_50_mib_costs_constant_memory(world: World, reads: bool) -> None:
+    block = (b"0123456789" * 7 + b"abcde\n") * 1000
+    blocks = 50 * 1024 * 1024 // len(block) + 1
+    size = (len(block) + 1000) * blocks
+    name = f"1764000000.Q1J4BS1D7M00N0.mx.example.org,S={len(block) * blocks},W={size}"
+    with open(world.deliver(b"", name), "wb") as file:
+        for _ in range(blocks):
+            file.write(block)
+    client = world.connect().log_in()
+    client.reads = False
+    sent = 0
+    tracemalloc.start()
+    try:
+        client.send(b"RETR 1\r\n")
+        if reads:
+            while client.waiting:
+                sent += len(client.waiting)
+                client.waiting = b""
+                client.writes.clear()
+                client.read(0)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 16 * CHUNK
+    if reads:
+        assert sent == size + len(f"+OK {size} octets\r\n.\r\n")
+        client.reads = True
+        assert client.say("STAT") == f"+OK 1 {size}\r\n"

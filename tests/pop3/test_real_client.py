@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.outside.real import RealOutside
 from mailsrv.pop3.protocol import Pop3Factory
 from mailsrv.store import maildir
@@ -74,6 +75,7 @@ class RealClient(TestCase):
             self.passwords,
             Doorkeeper(),
             Doorkeeper(),
+            LoginDelay(lambda: 0.0, reactor.seconds),
             self,
             lambda: creator,
             implicit_tls,

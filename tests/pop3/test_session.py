@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailsrv.pop3 import session
 from mailsrv.store.accounts import Directory
 from tests.pop3.world import PASSWORD, World
 from tests.worlds.worker import HeldWorker
@@ -16,9 +18,9 @@ FIRST = b"Subject: one\n\nfirst\n"
 SECOND = b"Subject: two\n\n.second\n..\n\n"
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    world = World(tmp_path)
+@pytest.fixture(params=[True, False], ids=["cached", "cold"])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
+    world = World(tmp_path, cached=request.param)
     world.deliver(FIRST)
     world.deliver(SECOND)
     return world
@@ -49,8 +51,11 @@ def test_sizes_are_what_retr_sends(world: World) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["17.M2P3.host,S=5,W=9999:2,S", "17.M2P3.host"])
-def test_what_others_filed_is_announced_as_it_is_sent(tmp_path: Path, content: bytes, sent: bytes, name: str) -> None:
-    world = World(tmp_path)
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_others_filed_is_announced_as_it_is_sent(
+    tmp_path: Path, content: bytes, sent: bytes, name: str, cached: bool
+) -> None:
+    world = World(tmp_path, cached=cached)
     world.deliver(content, name, folder="cur")
     client = world.connect().log_in()
     assert client.say("LIST 1") == f"+OK 1 {len(sent)}\r\n"
@@ -58,8 +63,9 @@ def test_what_others_filed_is_announced_as_it_is_sent(tmp_path: Path, content: b
 
 
 @pytest.mark.parametrize("lines", [1, 40_000])
-def test_a_file_of_ours_that_was_changed_is_corrected_when_it_is_read(tmp_path: Path, lines: int) -> None:
-    world = World(tmp_path)
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_file_of_ours_that_was_changed_is_corrected_when_it_is_read(tmp_path: Path, lines: int, cached: bool) -> None:
+    world = World(tmp_path, cached=cached)
     path = world.deliver(b"x\n" * 10)
     path.write_bytes(b"changed\n" * lines)
     client = world.connect().log_in()
@@ -101,6 +107,18 @@ def test_deletion_happens_at_quit(world: World) -> None:
     [event] = world.ledger
     assert (event.kind, event.address, event.client) == ("deleted", "alice@example.org", "127.0.0.1")
     assert first.startswith(event.detail + ",")
+
+
+def test_every_removal_is_told_however_many_there_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "TOLD_AT_ONCE", 2)
+    for n in range(5):
+        world.deliver(b"%d\n" % n)
+    client = world.connect().log_in()
+    for n in range(1, 8):
+        client.say(f"DELE {n}")
+    assert client.say("QUIT") == "+OK goodbye\r\n"
+    assert world.files() == []
+    assert len({event.detail for event in world.ledger}) == 7
 
 
 def test_rset_takes_marks_back(world: World) -> None:
@@ -209,7 +227,7 @@ def test_a_message_that_cannot_be_read_disturbs_nothing(world: World) -> None:
     path = world.folder() / "new" / world.files()[0]
     path.unlink()
     path.symlink_to("/etc/passwd")
-    assert client.say("RETR 1") == "-ERR [SYS/TEMP] the message cannot be read at present\r\n"
+    assert client.say("RETR 1") == "-ERR [SYS/PERM] the message cannot be read, its operator has to look\r\n"
     assert client.say("RETR 2").startswith("+OK")
 
 
@@ -274,19 +292,32 @@ def test_a_client_that_leaves_while_its_mailbox_is_opened_leaves_it_free(world: 
     assert world.connect().log_in().say("STAT").startswith("+OK 2")
 
 
-def test_a_mailbox_that_cannot_be_opened(world: World) -> None:
+def test_a_mailbox_that_is_none_is_a_matter_for_the_operator(world: World) -> None:
     (world.folder("bob")).mkdir(parents=True)
     (world.folder("bob") / "cur").symlink_to(world.folder("alice") / "cur")
-    assert (
-        world.connect().log_in("bob").received.endswith(b"-ERR [SYS/TEMP] the mailbox cannot be opened at present\r\n")
-    )
+    answer = world.connect().log_in("bob").received
+    assert answer.endswith(b"-ERR [SYS/PERM] the mailbox cannot be opened, its operator has to look\r\n")
+
+
+def test_a_disk_that_fails_is_a_matter_of_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(world.outside.filesystem, "list", fail)
+    answer = world.connect().log_in().received
+    assert answer.endswith(b"-ERR [SYS/TEMP] the mailbox cannot be opened at present\r\n")
+    monkeypatch.undo()
+    client = world.connect().log_in()
+    monkeypatch.setattr(world.outside.filesystem, "open", fail)
+    monkeypatch.setattr(world.outside.filesystem, "read_cached", lambda path: None)
+    assert client.say("RETR 1") == "-ERR [SYS/TEMP] the message cannot be read at present\r\n"
 
 
 def test_no_password_in_clear_text_but_from_loopback(world: World) -> None:
     client = world.connect("192.0.2.1")
     for line in ("USER alice@example.org", "PASS x", "AUTH PLAIN"):
         assert client.say(line) == "-ERR passwords are taken under TLS only, use STLS first\r\n"
-    assert "USER" not in client.say("CAPA")
+    assert "\r\nUSER" not in client.say("CAPA")
     never = World(world.root, "")
     assert never.connect("127.0.0.1").say("USER alice@example.org").startswith("-ERR passwords")
 
@@ -329,9 +360,62 @@ def test_clear_text_behind_stls_ends_the_connection(tmp_path: Path, behind: byte
 def test_a_failure_of_our_own_cuts_the_connection_and_frees_the_mailbox(world: World) -> None:
     client = world.connect().log_in()
     worker, world.mailboxes._worker = world.mailboxes._worker, None  # type: ignore[assignment]
+    world.outside.filesystem.read_cached = None
     client.send(b"DELE 2\r\nRETR 1\r\nQUIT\r\n")
     world.mailboxes._worker = worker
+    del world.outside.filesystem.read_cached
     assert client.aborted
     assert not world.factory.connections
     assert len(world.files()) == 2
     assert world.connect().log_in().say("STAT").startswith("+OK 2 ")
+
+
+UMLAUTS = "Subject: Grüße\nFrom: bücher@example.org\n\nKörper\n".encode()
+
+
+@pytest.mark.parametrize("octets", [0, 300_000])
+@pytest.mark.parametrize("cached", [True, False])
+def test_without_utf8_a_header_is_ascii_and_as_long_as_it_was(tmp_path: Path, octets: int, cached: bool) -> None:
+    content = UMLAUTS + b"x" * octets + b"\n"
+    world = World(tmp_path, cached=cached)
+    world.deliver(content)
+    client = world.connect().log_in()
+    whole = client.say("RETR 1")
+    assert whole.startswith(
+        f"+OK {len(crlf(content))} octets\r\nSubject: Gr????e\r\nFrom: b??cher@example.org\r\n\r\nKörper"
+    )
+    assert len(whole.partition("\r\n")[2].encode()) == len(crlf(content)) + len(b".\r\n")
+    assert client.say("TOP 1 0").endswith("\r\nSubject: Gr????e\r\nFrom: b??cher@example.org\r\n\r\n.\r\n")
+    client.say("QUIT")
+    client = world.connect()
+    assert client.say("UTF8") == "+OK UTF-8 is on\r\n"
+    client.log_in()
+    assert client.say("RETR 1").encode() == b"+OK %d octets\r\n%b.\r\n" % (len(crlf(content)), crlf(content))
+    assert client.say("TOP 1 0").endswith("Subject: Grüße\r\nFrom: bücher@example.org\r\n\r\n.\r\n")
+
+
+def test_an_account_may_not_log_in_again_too_soon(tmp_path: Path) -> None:
+    world = World(tmp_path, '[auth]\ncleartext = "loopback"\n[limits]\nlogin_delay = "90s"')
+    too_soon = b"-ERR [LOGIN-DELAY] the last login was too short a time ago\r\n"
+    first = world.connect()
+    assert "\r\nLOGIN-DELAY 90\r\n" in first.say("CAPA")
+    first.log_in()
+    assert "\r\nLOGIN-DELAY 90\r\n" in first.say("CAPA")
+    first.say("QUIT")
+    world.clock.advance(89.0)
+    second = world.connect().log_in()
+    assert second.received.endswith(too_soon)
+    assert world.connect().log_in("bob").received.endswith(b"+OK 0 messages (0 octets)\r\n")
+    world.clock.advance(1.0)
+    assert second.log_in().received.endswith(b"+OK 0 messages (0 octets)\r\n"), "what was refused does not count"
+    wrong = world.connect()
+    assert wrong.say("USER alice@example.org") + wrong.say("PASS wrong") == (
+        "+OK now the password\r\n-ERR [AUTH] the user name or the password is wrong\r\n"
+    )
+
+
+def test_no_login_delay_by_default(world: World) -> None:
+    for _ in range(3):
+        client = world.connect().log_in()
+        assert "LOGIN-DELAY" not in client.say("CAPA")
+        assert client.say("QUIT") == "+OK goodbye\r\n"

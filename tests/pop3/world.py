@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from mailsrv import config
+from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.mail.address import Address
 from mailsrv.outside.filesystem import Filesystem
 from mailsrv.pop3.protocol import Pop3Factory, Pop3Protocol
@@ -26,12 +27,19 @@ _HASH = hash_password(PASSWORD, lambda octets: bytes(octets))
 BUFFER = 65536  # as Twisted's transports have it
 
 
+class ColdFilesystem(Filesystem):
+    """Nothing is in memory: the disk is asked for everything."""
+
+    def read_cached(self, path: str) -> bytes | None:
+        return None
+
+
 class Outside:
     """What the program asks of the world, all in one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, cached: bool) -> None:
         self.reactor: Any = Clock()
-        self.filesystem: Any = Filesystem()
+        self.filesystem: Any = Filesystem() if cached else ColdFilesystem()
         self.workers: dict[str, Any] = {}
 
     def wall(self) -> float:
@@ -222,11 +230,20 @@ class Client:
 
 
 class World:
-    """A server with the mailboxes of alice and bob, passwords in clear allowed from loopback."""
+    """A server with the mailboxes of alice and bob, passwords in clear allowed from loopback.
 
-    def __init__(self, root: Path, extra: str = '[auth]\ncleartext = "loopback"', tls: Callable[[], Any] | None = None):
+    ``cached``: whether messages that were just written are still in memory.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        extra: str = '[auth]\ncleartext = "loopback"',
+        tls: Callable[[], Any] | None = None,
+        cached: bool = True,
+    ) -> None:
         self.root = root
-        self.outside = Outside()
+        self.outside = Outside(cached)
         self.settings = Settings(extra)
         self.doorkeeper = Doorkeeper()
         self.ledger: list[Event] = []
@@ -239,6 +256,7 @@ class World:
             Passwords(self.outside),
             self.doorkeeper,
             self.doorkeeper,
+            LoginDelay(lambda: self.settings.config.limits.login_delay, self.outside.reactor.seconds),
             self,
             tls,
         )

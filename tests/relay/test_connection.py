@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -16,15 +19,19 @@ from twisted.python.failure import Failure
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope, Recipient
 from mailsrv.mail.outcome import Outcome, Result
+from mailsrv.relay.attempt import Attempt, Trouble
 from mailsrv.relay.connection import SmtpClient, Timeouts
-from mailsrv.relay.conversation import Conversation, Settled, Trouble
+from mailsrv.relay.conversation import Conversation
+from mailsrv.relay.conversion import Converter
+from mailsrv.relay.dial import is_this_server
 from mailsrv.relay.job import Job
 from mailsrv.relay.mx import Hop
+from mailsrv.relay.session import Key, Session
 from mailsrv.relay.tls import ClientTls, tls_policy
 from mailsrv.smtp.client import ClientConnection
 
 GREETING = b"220 mx.example.net\r\n"
-EHLO = b"250-mx.example.net\r\n250 PIPELINING\r\n"
+EHLO = b"250-mx.example.net\r\n250-8BITMIME\r\n250 PIPELINING\r\n"
 PLAIN_EHLO = b"250 mx.example.net\r\n"
 HOP = Hop("mx.example.net", "192.0.2.1")
 
@@ -56,22 +63,39 @@ class Content:
 class Talk:
     """A conversation with the test as the server."""
 
-    def __init__(self, content: Content | None = None, recipients: int = 1) -> None:
+    def __init__(
+        self,
+        content: Content | None = None,
+        recipients: int = 1,
+        timeouts: Timeouts | None = None,
+        *,
+        other_family: bool = False,
+        reused: bool = False,
+    ) -> None:
         self.clock = Clock()
         self.content = content or Content()
         self.client = SmtpClient(self.clock, ClientConnection("us.example.org"))
         self.transport: Any = Transport()  # type: ignore[no-untyped-call]
         connect: Any = self.client.makeConnection
         connect(self.transport)
-        policy = tls_policy(HOP, None, failed_lately=False)
+        policy = tls_policy(HOP, None, "example.net", {}, failed_lately=False)
         tls = ClientTls(SSL.Context(SSL.TLS_CLIENT_METHOD), HOP.name)
-        conversation = Conversation(self.client, HOP, None, policy, tls, "us.example.org", Timeouts())
+        self.session = Session(self.client, Key(HOP, None, policy), tls, "us.example.org", timeouts or Timeouts())
         bobs = tuple(Recipient(Address(f"bob{n}", "example.net")) for n in range(recipients))
         size = sum(map(len, self.content.pieces))
         job = Job("0", Envelope(None), bobs, "example.net", self.content, size, False)
+        self.session.reused = reused
+        self.attempt = Attempt(job, other_family=other_family)
+        self.settled = self.attempt.settled
         self.results: list[Any] = []
-        self.settled: Settled = {}
-        Deferred.fromCoroutine(conversation.deliver(job, self.settled)).addBoth(self.results.append)
+        Deferred.fromCoroutine(self.run()).addBoth(self.results.append)
+
+    async def run(self) -> Trouble | None:
+        converter: Any = Converter(None, None)  # type: ignore[arg-type]
+        try:
+            return await self.session.open() or await Conversation(self.session, self.attempt, converter).deliver()
+        finally:
+            self.client.close()
 
     def say(self, *replies: bytes) -> None:
         for reply in replies:
@@ -133,6 +157,45 @@ def test_dribbling_octets_do_not_win_time() -> None:
         talk.say(b"2")
         talk.clock.advance(10)
     talk.passes(10)
+
+
+def test_everything_before_mail_is_bounded_together() -> None:
+    talk = Talk(timeouts=Timeouts(opening=400))
+    talk.clock.advance(290)
+    talk.say(GREETING)
+    talk.passes(110)
+    assert "all together took too long" in talk.trouble.reason
+
+
+def test_all_recipients_are_bounded_together() -> None:
+    talk = Talk(recipients=50)
+    talk.say(*OPENED, b"250 ok\r\n")
+    for _ in range(8):
+        talk.clock.advance(100)
+        talk.say(b"250 ok\r\n")
+    talk.passes(100)
+    assert (talk.trouble.result, talk.trouble.status) == (Result.DEFERRED, "4.4.2")
+
+
+def test_content_has_to_be_taken_at_some_rate() -> None:
+    pieces = 200
+    content = Content(*[b"x" * 65_534 + b"\r\n"] * pieces)
+    talk = Talk(content)
+    talk.transport.registerProducer = paused_at_once(talk)
+    talk.say(*ACCEPTED)
+    write = talk.transport.write
+
+    def full(data: bytes) -> None:
+        write(data)
+        talk.client.pauseProducing()
+
+    talk.transport.write = full
+    while not talk.results:
+        talk.clock.advance(60)  # each time before a block is overdue
+        talk.client.resumeProducing()
+    assert talk.clock.seconds() <= 600 + pieces * 65_536 / 4096 + 60
+    assert "too long" in talk.trouble.reason
+    assert content.taken < pieces
 
 
 def test_silence_after_the_dot_may_be_a_duplicate() -> None:
@@ -222,11 +285,26 @@ def test_every_connection_is_without_delay() -> None:
     assert Talk().transport.no_delay is True
 
 
+@pytest.mark.parametrize(
+    ("here", "endpoint", "ourselves"),
+    [
+        ("192.0.2.1", "tcp:25", True),
+        ("192.0.2.1", "tcp:25:interface=192.0.2.1", True),
+        ("192.0.2.1", "tcp:2525", False),  # somebody else on the same machine
+        ("192.0.2.9", "tcp:25", False),
+    ],
+)
+def test_an_address_of_this_machine_at_which_we_listen_is_a_loop(here: str, endpoint: str, ourselves: bool) -> None:
+    talk = Talk()
+    talk.transport.hostAddr = IPv4Address("TCP", here, 40000)
+    assert is_this_server(talk.client, HOP, [endpoint]) is ourselves
+
+
 def test_our_own_name_in_the_answer_is_a_loop() -> None:
     talk = Talk()
     talk.say(GREETING, b"250 US.example.org hello\r\n")
     assert (talk.trouble.result, talk.trouble.status) == (Result.FAILED, "5.4.6")
-    assert talk.results[0].stop
+    assert talk.results[0].ourselves
 
 
 def test_a_thousand_pipelined_answers_in_one_piece() -> None:
@@ -234,3 +312,48 @@ def test_a_thousand_pipelined_answers_in_one_piece() -> None:
     talk.say(*OPENED, b"250 ok\r\n" * 101 + b"354 go\r\n")
     talk.say(b"250 taken\r\n")
     assert {outcome.result for outcome in talk.settled.values()} == {Result.DELIVERED}
+
+
+EHLOS = [
+    EHLO,
+    PLAIN_EHLO,
+    b"250-mx.example.net\r\n250-PIPELINING\r\n250 CHUNKING\r\n",
+    b"250-mx.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 LIMITS RCPTMAX=2 MAILMAX=2\r\n",
+    b"250-mx.example.net\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 LIMITS RCPTMAX=1\r\n",
+]
+REPLIES = [
+    *(b"250 ok\r\n", b"250 ok\r\n250 ok\r\n", b"354 go\r\n", b"450 4.2.0 later\r\n", b"452 4.5.3 too many\r\n"),
+    *(b"550 5.1.1 who?\r\n", b"550 5.7.25 no PTR\r\n", b"503 5.5.1 what?\r\n", b"421 4.3.2 bye\r\n", b"nonsense\r\n"),
+]
+
+
+@given(
+    st.sampled_from(EHLOS),
+    st.lists(st.sampled_from(REPLIES), max_size=25),
+    st.sampled_from([10, 70_000, 600_000]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_whatever_a_server_says_everybody_has_an_outcome(
+    ehlo: bytes, replies: list[bytes], size: int, other_family: bool, reused: bool
+) -> None:
+    pieces = [b"x" * (min(size - start, 50_000) - 2) + b"\r\n" for start in range(0, size, 50_000)]
+    talk = Talk(Content(*pieces), recipients=4, other_family=other_family, reused=reused)
+    talk.say(GREETING, ehlo)
+    talk.say(*replies)
+    if not talk.results:
+        talk.lose()
+    (trouble,) = talk.results
+    assert trouble is None or isinstance(trouble, Trouble), trouble
+    outcomes = talk.attempt.outcomes()
+    assert len(outcomes) == 4
+    if trouble is None and not talk.attempt.refused:
+        assert len(talk.settled) == 4
+    for outcome in outcomes:
+        if outcome.result is Result.DELIVERED:
+            assert outcome.answer.startswith("250")
+            assert b"LAST\r\n" in talk.said or b"\r\n.\r\n" in talk.said
+    assert not (talk.attempt.refused and not other_family)
+    if not talk.client.closed.called:
+        talk.lose()
+    assert talk.clock.getDelayedCalls() == []

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailsrv.mail.address import Address
 from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.outside.interfaces import LookupFailed, NameNotFound
-from mailsrv.relay.mx import Hop, is_public, plan
+from mailsrv.relay.mx import Hop, is_public, plan, shuffled
 from tests.worlds.resolver import Records, RecordsResolver
 
 US = {("us.example.org", "A"): ["198.51.100.1"], ("us.example.org", "AAAA"): ["2001:db8::1"]}
@@ -223,3 +224,70 @@ def test_a_long_list_is_cut() -> None:
     for n in range(500):
         records[f"h{n}.example.net", "A"] = [f"192.0.2.{m}" for m in range(50)]
     assert len(addresses(run(records))) <= 200
+
+
+def test_equal_ones_are_shuffled_anew_for_each_message() -> None:
+    hops = (
+        Hop("c.example.net", "192.0.2.3", preference=5),
+        Hop("a.example.net", "2001:db8::1", preference=10),
+        Hop("a.example.net", "192.0.2.1", preference=10),
+        Hop("b.example.net", "192.0.2.2", preference=10),
+    )
+    for order, expected in ((b"\x09\x01\x02", [0, 1, 2, 3]), (b"\x09\x02\x01", [0, 3, 1, 2])):
+        numbers = iter(order)
+        found = shuffled(hops, lambda octets: bytes([next(numbers)]) * octets)  # noqa: B023
+        assert found == tuple(hops[n] for n in expected)
+
+
+def test_hops_tell_their_preference() -> None:
+    records: Records = {
+        ("example.net", "MX"): [(20, "b.example.net"), (10, "a.example.net")],
+        ("a.example.net", "A"): ["192.0.2.1"],
+        ("b.example.net", "A"): ["192.0.2.2"],
+    }
+    found = run(records)
+    assert not isinstance(found, Outcome)
+    assert [hop.preference for hop in found] == [10, 20]
+
+
+def test_an_mx_that_is_a_cname() -> None:
+    # RFC 5321 5.1 forbids it, and the world has it: the name in the MX is the server's name all the same.
+    records: Records = {
+        ("example.net", "MX"): [(10, "mx.example.net")],
+        ("mx.example.net", "CNAME"): ["host.example.com"],
+        ("host.example.com", "A"): ["192.0.2.7"],
+    }
+    assert run(records) == (Hop("mx.example.net", "192.0.2.7"),)
+
+
+def test_an_alias_of_ours_is_ours() -> None:
+    records: Records = {
+        ("example.net", "MX"): [(10, "alias.example.net")],
+        ("alias.example.net", "CNAME"): ["us.example.org"],
+    }
+    outcome = run(records)
+    assert isinstance(outcome, Outcome) and outcome.status == "5.4.6"
+
+
+def test_a_domain_that_is_an_alias_has_the_mx_of_what_it_stands_for() -> None:
+    records: Records = {
+        ("example.net", "CNAME"): ["one.example.com"],
+        ("one.example.com", "CNAME"): ["two.example.com"],
+        ("two.example.com", "MX"): [(10, "mx.example.com")],
+        ("mx.example.com", "AAAA"): ["2001:db8::7"],
+    }
+    assert run(records) == (Hop("mx.example.com", "2001:db8::7"),)
+
+
+def test_a_loop_of_aliases_is_waited_for() -> None:
+    outcome = run({("example.net", "CNAME"): ["www.example.net"], ("www.example.net", "CNAME"): ["example.net"]})
+    assert isinstance(outcome, Outcome) and outcome.result is Result.DEFERRED
+
+
+def test_an_international_domain_is_looked_up_by_its_a_label() -> None:
+    destination = Address.parse("jürgen@grün.example").domain
+    records: Records = {
+        ("xn--grn-ioa.example", "MX"): [(1, "mx.xn--grn-ioa.example")],
+        ("mx.xn--grn-ioa.example", "A"): ["192.0.2.8"],
+    }
+    assert run(records, destination) == (Hop("mx.xn--grn-ioa.example", "192.0.2.8"),)

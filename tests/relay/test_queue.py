@@ -8,12 +8,16 @@ from itertools import pairwise
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from mailsrv.relay import content, lookout
 from mailsrv.relay.job import IDeliveryAgent, Job
-from mailsrv.relay.queue import IN_ALL, PER_DESTINATION, WINDOW, WINDOWS
+from mailsrv.relay.limit import MOST
+from mailsrv.relay.queue import SETTLING
 from mailsrv.store import queue, queue_id
 from mailsrv.store.database import StorageTrouble
+from mailsrv.store.message import Acceptance
 from mailsrv.store.spool import KEPT
 from tests.worlds.queue import CONFIG, DEFERRED, FAILED, QueueWorld, ScriptedAgent
 from tests.worlds.store import LETTER, PREFIX, SPOOL
@@ -36,28 +40,11 @@ def attempts(world: QueueWorld, address: str = BOB) -> int:
     return world.agent.recipients().count(address)
 
 
-def fill(world: QueueWorld, messages: int, destination: str = "example.net") -> None:
-    """Rows of many messages at once, as if they had waited since before the start."""
-    first = world.submit(f"user@{destination}")
-    world.connection.execute("BEGIN IMMEDIATE")
-    for table, key in (("message", "id"), ("content", "message"), ("recipient", "message")):
-        names = [name for _, name, *_ in world.connection.execute(f"PRAGMA table_info({table})")]
-        columns = ", ".join(name for name in names if name != key)
-        world.connection.execute(
-            "WITH RECURSIVE many (more) AS (SELECT 1 UNION ALL SELECT more + 1 FROM many WHERE more < ?)"
-            f" INSERT INTO {table} ({key}, {columns})"
-            f" SELECT {key} + more, {columns} FROM {table}, many WHERE {key} = ?",
-            (messages - 1, first),
-        )
-    world.connection.execute("COMMIT")
-    world.spool._ids = queue_id.QueueIds(first + messages)
-
-
 # -- the usual way
 
 
 def test_the_script_is_a_delivery_agent() -> None:
-    assert verifyObject(IDeliveryAgent, ScriptedAgent())
+    assert verifyObject(IDeliveryAgent, ScriptedAgent(Clock()))
 
 
 def test_a_message_is_handed_to_the_agent_at_once_and_settled(world: QueueWorld) -> None:
@@ -111,7 +98,6 @@ def test_a_damaged_file_is_not_sent_as_if_it_were_the_message(world: QueueWorld)
 
 def test_attempts_follow_the_schedule_and_its_last_time_repeats(world: QueueWorld) -> None:
     world.agent.answers[BOB] = DEFERRED
-    world.submit(BOB)
     times: list[float] = []
     begun = world.timeline.now
     deliver = world.agent.deliver
@@ -121,6 +107,7 @@ def test_attempts_follow_the_schedule_and_its_last_time_repeats(world: QueueWorl
         return await deliver(job)
 
     world.agent.deliver = timed  # type: ignore[assignment, method-assign]
+    world.submit(BOB)
     world.advance(3 * 3600)
     waits = [later - earlier for earlier, later in pairwise(times)]
     for wait, told in zip(waits, [60, 300, 900, 900, 900], strict=False):
@@ -182,102 +169,11 @@ def test_after_a_crash_between_the_answer_and_the_commit_it_is_sent_again(world:
 # -- many at once
 
 
-def test_attempts_at_one_destination_are_limited(world: QueueWorld) -> None:
-    world.agent.slow.add("example.net")
-    fill(world, 3 * PER_DESTINATION)
-    world.queue.wake()
-    world.advance(5)
-    assert len(world.agent.running) == PER_DESTINATION
-    while world.agent.running:
-        world.agent.running[0][1].callback(None)
-        world.advance(1)
-    assert world.agent.most_of_one == PER_DESTINATION
-    assert world.states() == ["delivered"] * 3 * PER_DESTINATION
-
-
-def test_attempts_in_all_are_limited(world: QueueWorld) -> None:
-    destinations = [f"domain{n}.example" for n in range(IN_ALL + 20)]
-    world.agent.slow.update(destinations)
-    for destination in destinations:
-        world.submit(f"user@{destination}")
-    world.advance(5)
-    assert len(world.agent.running) == IN_ALL
-    for _ in range(20):
-        world.agent.finish(world.agent.running[0][0].destination)
-        world.advance(1)
-    assert world.agent.most == IN_ALL
-    assert len(world.agent.jobs) == IN_ALL + 20
-    world.agent.finish()
-
-
-def test_one_slow_destination_does_not_delay_others(world: QueueWorld) -> None:
-    world.agent.slow.add("example.net")
-    fill(world, 500)
-    world.queue.wake()
-    world.advance(5)
-    id = world.submit(DAVE)
-    world.advance(1)
-    assert world.row(id)["state"] == "delivered"
-    world.agent.finish()
-
-
-def test_when_all_attempts_are_taken_destinations_take_turns(world: QueueWorld) -> None:
-    """Else the first ten with enough mail keep all places until they are through."""
-    destinations = [f"domain{n}.example" for n in range(2 * IN_ALL // PER_DESTINATION)]
-    world.agent.slow.update(destinations)
-    for destination in destinations:
-        for _ in range(3 * PER_DESTINATION):
-            world.submit(f"user@{destination}")
-    world.advance(5)
-    served: set[str] = set()
-    for _ in range(2 * IN_ALL):
-        job, answered = world.agent.running[0]
-        served.add(job.destination)
-        answered.callback(None)
-        world.advance(0.2)
-    assert served == set(destinations)
-    world.agent.slow.clear()
-    world.agent.finish()
-    world.advance(60)
-    assert set(world.states()) == {"delivered"}
-
-
-def test_the_window_is_bounded_with_ten_thousand_queued_and_all_arrive(world: QueueWorld) -> None:
-    world.agent.slow.add("example.net")
-    fill(world, 10_000)
-    world.queue.wake()
-    world.advance(5)
-    assert world.queue._known < 2 * WINDOW
-    world.agent.slow.clear()
-    world.agent.finish()
-    most = 0
-    while "queued" in {state for (state,) in world.rows("SELECT DISTINCT state FROM recipient")}:
-        world.advance(0.5)
-        most = max(most, world.queue._known)
-    assert most < 2 * WINDOW
-    assert len(world.agent.jobs) == 10_000
-    assert len({job.queue_id for job in world.agent.jobs}) == 10_000
-
-
-def test_the_windows_are_bounded_over_many_destinations(world: QueueWorld) -> None:
-    world.agent.slow.update(f"domain{n}.example" for n in range(200))
-    for n in range(200):
-        fill(world, 40, f"domain{n}.example")
-    world.queue.wake()
-    world.advance(30)
-    assert world.queue._known <= WINDOWS + WINDOW
-    assert len(world.agent.running) == IN_ALL
-    world.agent.slow.clear()
-    world.agent.finish()
-    world.advance(300)
-    assert world.rows("SELECT DISTINCT state FROM recipient") == [("delivered",)]
-
-
 def test_a_list_of_a_thousand_recipients_is_taken_in_parts(world: QueueWorld) -> None:
     world.submit(*(f"user{n}@example.net" for n in range(1000)))
     world.advance(60)
     assert sorted(world.agent.recipients()) == sorted(f"user{n}@example.net" for n in range(1000))
-    assert max(len(job.recipients) for job in world.agent.jobs) <= WINDOW
+    assert [len(job.recipients) for job in world.agent.jobs] == [100] * 10
     assert set(world.states()) == {"delivered"}
     assert world.gaps() == []
 
@@ -285,7 +181,7 @@ def test_a_list_of_a_thousand_recipients_is_taken_in_parts(world: QueueWorld) ->
 def test_thousands_of_local_messages_are_recovered_without_long_pauses(world: QueueWorld) -> None:
     world.crash()
     world.boot(recover=False)
-    world.spool.on_accepted = lambda arrival, names, content: None
+    world.spool.on_accepted = lambda acceptance: None
     for n in range(1500):
         draft = world.spool.draft()
         draft.append(LETTER)
@@ -314,8 +210,9 @@ def test_a_held_message_is_not_tried_and_a_released_one_is_at_once(world: QueueW
 
 def test_what_was_held_while_it_waited_for_its_turn_is_not_tried(world: QueueWorld) -> None:
     world.agent.slow.add("example.net")
-    ids = [world.submit(BOB) for _ in range(PER_DESTINATION + 2)]
+    ids = [world.submit(BOB) for _ in range(4)]
     world.advance(1)
+    assert len(world.agent.running) == 2
     world.operator(queue.hold, ids[-1])
     world.operator(queue.remove, ids[-2])
     world.agent.slow.clear()
@@ -323,8 +220,106 @@ def test_what_was_held_while_it_waited_for_its_turn_is_not_tried(world: QueueWor
     world.advance(10)
     assert world.row(ids[-1])["state"] == "held"
     assert world.row(ids[-2])["state"] == "removed"
-    assert len(world.agent.jobs) == PER_DESTINATION
+    assert len(world.agent.jobs) == 2
     assert world.gaps() == []
+
+
+def test_of_a_message_that_waits_for_its_turn_some_recipients_may_be_done(world: QueueWorld) -> None:
+    """As when the operator holds and releases: what was read before is asked for again."""
+    world.agent.slow.add("example.net")
+    ids = [world.submit(BOB, CAROL) for _ in range(3)]
+    world.advance(1)
+
+    def hold_one(connection: sqlite3.Connection, at: float) -> None:
+        connection.execute("UPDATE recipient SET state = 'held' WHERE message = ? AND n = 0", (ids[-1],))
+
+    world.operator(hold_one)
+    world.agent.slow.clear()
+    world.agent.finish()
+    world.advance(1)
+    assert world.agent.recipients() == [BOB, CAROL, BOB, CAROL, CAROL]
+    world.operator(queue.release, ids[-1])
+    world.advance(1)
+    assert world.states() == ["delivered"] * 6
+    assert len(world.agent.jobs) == 4
+
+
+def test_what_is_in_memory_goes_out_without_a_look_at_the_database(world: QueueWorld) -> None:
+    reads: list[object] = []
+    read = world.database.read
+
+    async def counting(operation: object, *arguments: object) -> object:
+        reads.append(operation)
+        return await read(operation, *arguments)  # type: ignore[arg-type]
+
+    world.database.read = counting  # type: ignore[assignment, method-assign]
+    ids = [world.submit(BOB, DAVE) for _ in range(10)]
+    world.advance(0.1)
+    assert [world.row(id)["state"] for id in ids] == ["delivered"] * 10
+    assert reads == []
+
+
+def test_an_attempt_begins_in_the_moment_of_acceptance(world: QueueWorld) -> None:
+    begun: list[object] = []
+    deliver = world.agent.deliver
+
+    async def noted(job: Job) -> object:
+        begun.append(job)
+        return await deliver(job)
+
+    world.agent.deliver = noted  # type: ignore[assignment, method-assign]
+    accepted, world.spool.on_accepted = world.spool.on_accepted, lambda acceptance: None
+
+    def at_once(acceptance: Acceptance) -> None:
+        accepted(acceptance)
+        assert len(begun) == 1
+
+    world.spool.on_accepted = at_once
+    world.submit(BOB)
+    assert len(begun) == 1
+
+
+def test_what_was_found_and_accepted_at_the_same_time_is_sent_once(world: QueueWorld) -> None:
+    """A look at the database may see a message before its acceptance is told."""
+    late: list[Acceptance] = []
+    accepted, world.spool.on_accepted = world.spool.on_accepted, late.append
+    world.agent.slow.add("example.net")
+    world.submit(BOB)
+    world.queue.wake()
+    world.advance(1)
+    accepted(late[0])
+    world.agent.finish()
+    world.advance(100)
+    assert attempts(world) == 1
+    assert world.states() == ["delivered"]
+
+
+def test_contents_beyond_what_memory_is_for_are_read_when_they_are_wanted(
+    world: QueueWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "KEPT", 100)
+    monkeypatch.setattr(content, "SMALL_BLOCK", 1000)
+    world.agent.slow.add("example.net")
+    letters = [b"Subject: %d\r\n\r\n" % n + b"line\r\n" * 500 for n in range(4)]
+    ids = [world.submit(BOB, content=letter) for letter in letters]
+    world.advance(1)
+    world.agent.slow.clear()
+    world.agent.finish()
+    world.advance(1)
+    assert [world.agent.contents[queue_id.text(id)] for id in ids] == [PREFIX + letter for letter in letters]
+    assert world.queue._memory.used == 0
+
+
+def test_content_is_let_go_with_its_message(world: QueueWorld) -> None:
+    world.agent.slow.add("example.net")
+    world.agent.answers[BOB] = DEFERRED
+    for _ in range(10):
+        world.submit(BOB)
+    assert world.queue._memory.used == 10 * len(LETTER)
+    while world.agent.running:
+        world.agent.finish()
+        world.advance(1)
+    assert world.queue._memory.used == 0
 
 
 def test_time_on_hold_does_not_count_for_expiry(world: QueueWorld) -> None:
@@ -449,7 +444,14 @@ def test_a_database_that_cannot_be_read_is_asked_again(world: QueueWorld) -> Non
     assert world.row(id)["state"] == "delivered"
 
 
-def test_trouble_with_the_content_is_no_reason_to_ask_every_moment(world: QueueWorld) -> None:
+def test_trouble_with_the_content_is_no_attempt_and_no_reason_to_ask_every_moment(
+    world: QueueWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "CONTENTS", 0)
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB)
+    world.advance(1)
+    del world.agent.answers[BOB]
     loads: list[int] = []
 
     async def failing(number: int) -> object:
@@ -457,12 +459,28 @@ def test_trouble_with_the_content_is_no_reason_to_ask_every_moment(world: QueueW
         raise StorageTrouble("disk I/O error")
 
     load, world.spool.load = world.spool.load, failing  # type: ignore[assignment, method-assign]
-    id = world.submit(BOB)
-    world.advance(60)
+    world.advance(119)
     assert 1 < len(loads) < 20
+    assert world.row(id)["attempts"] == 1
     world.spool.load = load  # type: ignore[method-assign]
     world.advance(10)
     assert world.row(id)["state"] == "delivered"
+
+
+def test_while_nothing_can_be_recorded_little_more_is_sent(world: QueueWorld) -> None:
+    """What a crash would send again is bounded."""
+    world.agent.slow.add("example.net")
+    world.fill(1000)
+    world.advance(1)
+    fail_commits(world)
+    world.agent.slow.clear()
+    world.agent.finish()
+    world.advance(60)
+    assert len(world.agent.jobs) <= SETTLING + MOST
+    world.healthy()
+    world.advance(60)
+    assert world.rows("SELECT DISTINCT state FROM recipient") == [("delivered",)]
+    assert len(world.agent.jobs) == 1000
 
 
 # -- clocks and settings
@@ -558,7 +576,7 @@ def test_settings_that_changed_while_the_server_was_down_hold_too(world: QueueWo
 
 def test_stopping_lets_attempts_end_and_begins_none(world: QueueWorld) -> None:
     world.agent.slow.add("example.net")
-    ids = [world.submit(BOB) for _ in range(PER_DESTINATION + 5)]
+    ids = [world.submit(BOB) for _ in range(5)]
     world.advance(1)
     done: list[object] = []
     stopping = Deferred.fromCoroutine(world.queue.stop())
@@ -568,12 +586,11 @@ def test_stopping_lets_attempts_end_and_begins_none(world: QueueWorld) -> None:
     for _, answered in list(world.agent.running):
         answered.callback(None)
     world.wait(stopping)
-    assert [world.row(id)["state"] for id in ids].count("delivered") == PER_DESTINATION
-    assert len(world.agent.jobs) == PER_DESTINATION
+    assert [world.row(id)["state"] for id in ids].count("delivered") == 2
     world.submit(BOB)
     world.queue.wake()
     world.advance(600)
-    assert len(world.agent.jobs) == PER_DESTINATION
+    assert len(world.agent.jobs) == 2
 
 
 def test_stopping_cuts_what_takes_too_long_and_it_is_deferred(world: QueueWorld) -> None:

@@ -11,7 +11,7 @@ from mailsrv.config import Route
 from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.outside.interfaces import LookupFailed
 from mailsrv.relay.mx import Hop
-from mailsrv.relay.route import hops, is_loopback, listening_addresses, route_for
+from mailsrv.relay.route import hops, is_loopback, listening_addresses, listens_at, route_for
 from tests.worlds.resolver import RecordsResolver
 
 EXACT = Route("smtp", "192.0.2.1", 2525)
@@ -76,3 +76,23 @@ def test_listening_addresses() -> None:
     )
     assert listening_addresses(endpoints) == {"192.0.2.1", "2001:db8::1"}
     assert listening_addresses(("tcp:port=25:interface=eth0", "unix:/run/smtp", "tcp:25:interface=0.0.0.0")) == set()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address", "listens"),
+    [
+        ("tcp:25", "192.0.2.1", True),
+        ("tcp:25:interface=0.0.0.0", "192.0.2.1", True),
+        ("tcp:port=25:interface=192.0.2.1", "192.0.2.1", True),
+        ("tcp:25:interface=192.0.2.2", "192.0.2.1", False),
+        ("tcp:2525", "192.0.2.1", False),
+        ("tcp:25", "2001:db8::1", False),
+        ("tcp6:25", "2001:db8::1", True),
+        (r"tcp6:25:interface=\:\:", "2001:db8::1", True),
+        (r"tcp6:25:interface=2001\:db8\:\:1", "2001:db8::1", True),
+        ("tcp:25:interface=eth0", "192.0.2.1", False),
+        ("unix:/run/25", "192.0.2.1", False),
+    ],
+)
+def test_listens_at(endpoint: str, address: str, listens: bool) -> None:
+    assert listens_at((endpoint,), address, 25) is listens

@@ -305,6 +305,8 @@ class SinkSession:
             self._complain(f"content with bare CR, bare LF or NUL: {content[:500]!r}")
         if any(len(line) > 1000 for line in content.split(b"\n")):
             self._complain("a content line of more than 1000 octets")
+        if "8BITMIME" not in self._offered() and not content.isascii():
+            self._complain("octets above 127 that were not asked for")
         declared = re.search(r" SIZE=([0-9]+)", self._parameters)
         if declared is not None and int(declared.group(1)) > 2 * len(content) + 1000:
             self._complain(f"SIZE={declared.group(1)} for {len(content)} octets")

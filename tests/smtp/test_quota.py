@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
 from mailsrv.smtp.room import judge
 from mailsrv.store import maildir
 from mailsrv.store.database import StorageTrouble
-from mailsrv.store.message import Arrival
+from mailsrv.store.message import Acceptance
 from mailsrv.store.usage import Room
 from tests.smtp.test_lmtp import LmtpWorld
 from tests.smtp.world import CLIENT, PASSWORD, STATE, Client, World, plain
@@ -27,8 +27,8 @@ class QuotaWorld(LmtpWorld):
         super().__init__()
         self.limit(alice="*:storage=10")
 
-        def accepted(arrival: Arrival, names: Sequence[str], content: bytes | None) -> None:
-            for final, name in zip(arrival.recipients, names, strict=True):
+        def accepted(acceptance: Acceptance) -> None:
+            for final, name in zip(acceptance.arrival.recipients, acceptance.names, strict=True):
                 if final.mailbox:
                     self.usage.expected(final.mailbox, name)
 

@@ -266,7 +266,7 @@ class World:
             Caps(lambda: settings.config.limits, self.database, self.outside.wall),
             signer,
             Bursts(lambda: settings.config.limits.first_time_recipients, self.database, self.outside.wall),
-            Notices(settings, self.outside, self.spool, self.database, signer.fields),
+            Notices(settings, self.outside, self.spool, self.database, signer.fields_of),
             self.usage,
         )
         self.factories = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from mailsrv.store import delivery, mailbox_writer, maildir, queue, queue_id
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.delivery import BATCH
-from mailsrv.store.message import Arrival, local_waiting
+from mailsrv.store.due import local_waiting
+from mailsrv.store.message import Acceptance
 from mailsrv.store.spool import BLOCK, KEPT
 from tests.simulation.disk import SimulatedFilesystem
 from tests.worlds.store import LETTER, RETRY_S, SPOOL, STATE, Store, disk_error, stored
@@ -235,8 +236,8 @@ def test_more_than_memory_holds_is_read_again_when_its_turn_comes(
         acceptances.append(Deferred.fromCoroutine(store.spool.accept(draft, store.arrival(draft.id, content))))
     kept: list[int] = []
 
-    def accepted(arrival: Arrival, names: Sequence[str], content: bytes | None) -> None:
-        store.local.accepted(arrival, names, content)
+    def accepted(acceptance: Acceptance) -> None:
+        store.local.accepted(acceptance.arrival, acceptance.names, acceptance.content)
         kept.append(sum(copy.content is not None for copy in store.local._waiting))
 
     store.spool.on_accepted = accepted
@@ -348,15 +349,11 @@ def test_recovery_in_several_windows_is_over_with_the_last(store: Store) -> None
 
 def test_what_was_found_and_accepted_at_the_same_time_is_delivered_once(store: Store) -> None:
     """A look at the database may see a message before its acceptance is told."""
-    waiting: list[object] = []
-
-    def late(arrival: object, names: object, content: object) -> None:
-        waiting.append((arrival, names, content))
-
-    store.spool.on_accepted = late
+    late: list[Acceptance] = []
+    store.spool.on_accepted = late.append
     store.accept()
     store.look()
-    store.local.accepted(*waiting[0])  # type: ignore[misc]
+    store.local.accepted(late[0].arrival, late[0].names, late[0].content)
     store.settle()
     assert is_delivered_once(store)
     assert store.kinds() == ["accepted", "delivered"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.store import reading
-from mailsrv.store.reading import Reading, ToCrlf, Top, measure
+from mailsrv.store.reading import Reading, ToCrlf, Top, measure, to_crlf
 
 messages = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b".", b"word", b"\0", b"\xff"]), max_size=24).map(
     b"".join
@@ -56,6 +56,17 @@ def test_conversion(data: bytes, at: list[int]) -> None:
     out, size = converted(data, at)
     assert out == as_sent(data)
     assert size == len(out)
+    assert to_crlf(data) == out
+
+
+@given(messages, st.integers(0, 80))
+def test_a_wrong_idea_of_the_size_changes_nothing(data: bytes, expected: int) -> None:
+    source = Source(data)
+    whole = Reading(source, expected=expected)
+    out = b""
+    while not whole.done:
+        out += whole.next_chunk()
+    assert out == as_sent(data)
 
 
 @given(messages, st.integers(0, 5), cuts)

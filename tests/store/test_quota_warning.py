@@ -25,7 +25,7 @@ class WarnedMailbox(Mailbox):
 
     def boot(self, *, recover: bool = True) -> WarnedMailbox:
         super().boot(recover=recover)
-        sign = Signer(self.outside, dict).fields
+        sign = Signer(self.outside, dict).fields_of
         notices = Notices(self.accounts, self.outside, self.spool, self.database, sign)
         warnings = QuotaWarnings(self.accounts, self.outside, self.database, notices)
         self.usage.on_usage = warnings.usage

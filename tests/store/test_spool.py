@@ -129,7 +129,7 @@ def test_acceptance_waits_for_the_commit(store: Store) -> None:
     draft = store.spool.draft()
     draft.append(LETTER)
     seen: list[int] = []
-    store.spool.on_accepted = lambda arrival, names, content: seen.append(len(contents(store)))
+    store.spool.on_accepted = lambda acceptance: seen.append(len(contents(store)))
     store.wait(store.spool.accept(draft, store.arrival(draft.id)))
     assert seen == [1]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir, uidls
+from mailsrv.store import listing, maildir, uidls
 
 DISK = Filesystem()
 ONE = "1700000000.000000I0123456789ABCDEFGHJK.mx.example.org"
@@ -26,7 +26,7 @@ def put(box: Path, unique: str, at: str = "cur") -> None:
 
 
 def shown(box: Path) -> list[str]:
-    return [message.uidl for message in maildir.scan(DISK, str(box)).messages]
+    return [message.uidl for message in listing.scan(DISK, str(box)).messages]
 
 
 def test_a_given_unique_id_is_shown_wherever_the_message_is(box: Path) -> None:
@@ -42,9 +42,9 @@ def test_a_given_unique_id_is_shown_wherever_the_message_is(box: Path) -> None:
 
 def test_the_size_in_the_name_of_an_imported_message_is_believed(box: Path) -> None:
     (box / f"cur/{ONE},S=6,W=8:2,").write_bytes(b"not six octets\n")
-    snapshot = maildir.scan(DISK, str(box))
+    snapshot = listing.scan(DISK, str(box))
     assert snapshot.messages[0].size == 8
-    assert snapshot.measured == {}
+    assert snapshot.measured_sizes() == {}
 
 
 def test_unique_ids_stay_unique_whatever_the_file_says(box: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_link_is_not_followed(box: Path, tmp_path_factory: pytest.TempPathFact
     (box / uidls.FILE).symlink_to(other)
     # Not passed over: other unique-ids than yesterday would make every client fetch everything again.
     with pytest.raises(OSError, match="link"):
-        maildir.scan(DISK, str(box))
+        listing.scan(DISK, str(box))
     with pytest.raises(OSError, match="link"):
         uidls.add(str(box), {ONE: "one"})
     assert other.read_text() == f"{ONE} other\n"

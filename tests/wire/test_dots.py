@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailsrv.wire.dots import LineCheck, LineMender, Stuffer, Unstuffer
+from mailsrv.wire.dots import LineCheck, LineMender, Stuffer, Unstuffer, stuffed
 
 PIECES = [b"\r\n", b".", b"\r", b"\n", b"a", b"\r\n.", b"..", b"\r\n.\r", b".\r\n", b"text"]
 STREAMS = st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join)
@@ -146,3 +146,10 @@ def test_mending_adds_a_cr_before_each_bare_lf_and_nothing_else(stream: bytes, a
     mender = LineMender()
     mended = b"".join(map(mender.feed, cut(stream, at)))
     assert mended == re.sub(rb"(?<!\r)\n", b"\r\n", stream)
+
+
+@given(st.lists(st.sampled_from([b".", b"..", b"a", b"\r", b"\r\n", b".\r\n"]), max_size=20).map(b"".join))
+def test_a_whole_message_is_stuffed_as_its_pieces_are(content: bytes) -> None:
+    content = content and content + b"\r\n"
+    stuffer = Stuffer()
+    assert stuffed(content) == stuffer.feed(content) + stuffer.finish()

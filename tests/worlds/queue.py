@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from mailsrv.config import Config, parse
@@ -17,9 +19,10 @@ from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.relay.bounce import Reports
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.queue import QueueRunner
+from mailsrv.store import queue_id
 from mailsrv.store.accounts import Directory, parse_directory
 from mailsrv.store.key_states import NO_KEYS
-from mailsrv.store.message import FinalRecipient
+from mailsrv.store.message import Acceptance, FinalRecipient
 from tests.worlds.store import LETTER, Store
 
 DELIVERED = Outcome(
@@ -27,6 +30,10 @@ DELIVERED = Outcome(
 )
 DEFERRED = Outcome(
     Result.DEFERRED, "4.4.1", "No connection with mx.example.net.", remote="mx.example.net [192.0.2.9]:25"
+)
+BUSY = Outcome(
+    *(Result.DEFERRED, "4.7.0", "mx.example.net does not want to talk to us.", "421 4.7.0 too many connections"),
+    "mx.example.net [192.0.2.9]:25",
 )
 FAILED = Outcome(
     Result.FAILED, "5.1.1", "mx.example.net refused the recipient.", "550 who?", "mx.example.net [192.0.2.9]:25"
@@ -48,13 +55,17 @@ ACCOUNTS = "alice@example.org:!\nbob@example.org:!\n"
 class ScriptedAgent:
     """A second provider of the delivery agent: answers as it is told, at once or when ``finish`` is called.
 
-    ``answers`` is by recipient; everybody else's mail is delivered.  ``slow`` destinations are not answered by
-    themselves.  ``jobs`` are all that came, ``contents`` what was read of each.
+    ``answers`` is by recipient; everybody else's mail is delivered.  ``slow`` destinations take the content and are not
+    answered by themselves; nobody answers at ``black_holes``, which shows after the seconds that they are set to, and
+    who is ``busy`` does not even want to talk.  ``jobs`` are all that came, ``contents`` what was read of each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
         self.answers: dict[str, Outcome] = {}
         self.slow: set[str] = set()
+        self.black_holes: dict[str, float] = {}
+        self.busy: set[str] = set()
         self.jobs: list[Job] = []
         self.contents: dict[str, bytes] = {}
         self.running: list[tuple[Job, Deferred[None]]] = []
@@ -64,6 +75,11 @@ class ScriptedAgent:
 
     async def deliver(self, job: Job) -> list[Outcome]:
         self.jobs.append(job)
+        if job.destination in self.black_holes:
+            await deferLater(self._reactor, self.black_holes[job.destination])
+            return [DEFERRED] * len(job.recipients)
+        if job.destination in self.busy:
+            return [BUSY] * len(job.recipients)
         content = b""
         try:
             async for chunk in job.content.chunks():
@@ -123,8 +139,8 @@ class QueueWorld(Store):
 
     def boot(self, *, recover: bool = True) -> QueueWorld:
         super().boot(recover=False)
-        self.agent = ScriptedAgent()
         outside = self.outside
+        self.agent = ScriptedAgent(outside.reactor)
         signer = Signer(outside, lambda: self.settings.keys.signing)
         self.reports = Reports(self.settings, outside, self.spool, self.database, signer)
         self.queue = QueueRunner(
@@ -133,9 +149,9 @@ class QueueWorld(Store):
         self.local.on_deferred = self.queue.wake_at
         self.local.report_success = self.reports.stored
 
-        def accepted(arrival: Any, names: Sequence[str], content: bytes | None) -> None:
-            self.local.accepted(arrival, names, content)
-            self.queue.accepted(arrival)
+        def accepted(acceptance: Acceptance) -> None:
+            self.local.accepted(acceptance.arrival, acceptance.names, acceptance.content)
+            self.queue.accepted(acceptance)
 
         self.spool.on_accepted = accepted
         if recover:
@@ -174,6 +190,29 @@ class QueueWorld(Store):
             connection.close()
         self.queue.wake()
         return result
+
+    def fill(self, messages: int, **columns: str) -> None:
+        """Many messages to example.net at once, as if they had waited since before the start, and the server notices.
+
+        ``columns`` are other values for columns of ``recipient``, SQL with ``more`` for the number of the message; the
+        first stays as it is.
+        """
+        accepted, self.spool.on_accepted = self.spool.on_accepted, lambda acceptance: None
+        first = self.submit("user@example.net")
+        self.spool.on_accepted = accepted
+        self.connection.execute("BEGIN IMMEDIATE")
+        for table, key in (("message", "id"), ("content", "message"), ("recipient", "message")):
+            names = [name for _, name, *_ in self.connection.execute(f"PRAGMA table_info({table})") if name != key]
+            values = ", ".join(columns.get(name, name) if table == "recipient" else name for name in names)
+            self.connection.execute(
+                "WITH RECURSIVE many (more) AS (SELECT 1 UNION ALL SELECT more + 1 FROM many WHERE more < ?)"
+                f" INSERT INTO {table} ({key}, {', '.join(names)})"
+                f" SELECT {key} + more, {values} FROM {table}, many WHERE {key} = ?",
+                (messages - 1, first),
+            )
+        self.connection.execute("COMMIT")
+        self.spool._ids = queue_id.QueueIds(first + messages)
+        self.queue.wake()
 
     def row(self, message: int, n: int = 0) -> dict[str, Any]:
         names = ("state", "attempts", "since", "next_attempt", "warned", "status", "answer")

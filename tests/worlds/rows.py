@@ -90,3 +90,17 @@ class Rows:
     def value(self, query: str, *arguments: object) -> object:
         """The first column of the first row."""
         return self.connection.execute(query, arguments).fetchone()[0]
+
+
+def plan(rows: Rows, function: object, *arguments: object) -> list[str]:
+    """How SQLite goes about the statements of a function: the lines of its query plans."""
+    seen: list[str] = []
+    rows.connection.set_trace_callback(seen.append)
+    function(rows.connection, *arguments)  # type: ignore[operator]
+    rows.connection.set_trace_callback(None)
+    return [
+        line
+        for statement in seen
+        if statement.startswith(("SELECT", "UPDATE", "WITH", "DELETE"))
+        for *_, line in rows.connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+    ]

@@ -26,16 +26,21 @@ PIPELINING = b"250-mx.example.net\r\n250 PIPELINING\r\n"
 
 @dataclass
 class Script:
-    """What the server says to each command; ``rcpt`` may depend on the command line."""
+    """What the server says to each command; ``mail`` and ``rcpt`` may depend on the command line.
+
+    BDAT is answered with ``dot`` at the end, and with ``chunk`` before, or always with ``bdat``.
+    """
 
     greeting: Say = b"220 mx.example.net ESMTP\r\n"
     ehlo: Say = PIPELINING
     ehlo_secure: Say = PIPELINING  # under TLS
     helo: Say = b"250 mx.example.net\r\n"
-    mail: Say = b"250 2.1.0 ok\r\n"
+    mail: Say | Callable[[bytes], Say] = b"250 2.1.0 ok\r\n"
     rcpt: Say | Callable[[bytes], Say] = b"250 2.1.5 ok\r\n"
     data: Say = b"354 go\r\n"
     dot: Say = b"250 2.0.0 taken\r\n"
+    chunk: Say = b"250 2.0.0 go on\r\n"
+    bdat: Say | None = None
     rset: Say = b"250 2.0.0 reset\r\n"
     starttls: Say = b"220 go\r\n"
     auth: Say = b"235 2.7.0 welcome\r\n"
@@ -47,9 +52,12 @@ class Script:
 
 @dataclass
 class Message:
+    """``content`` with its dots stuffed, or as it is when it came in ``chunks``."""
+
     commands: list[bytes]
     content: bytes
     secure: bool
+    chunks: tuple[int, ...] = ()
 
 
 @dataclass
@@ -90,6 +98,9 @@ class _Session(Protocol):
         self._script = server.script
         self._buffer = b""
         self._content: bytes | None = None
+        self._chunk: tuple[int, bool] | None = None  # octets that are to come, and whether they are the last
+        self._chunks: list[bytes] = []
+        self._accepted = False
         self._commands: list[bytes] = []
         self._secure = False
         self._over = False
@@ -108,7 +119,11 @@ class _Session(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._buffer += data
-        while self._buffer and not self._over:
+        while (self._buffer or self._chunk == (0, True)) and not self._over:
+            if self._chunk is not None:
+                if not self._take_chunk(*self._chunk):
+                    return
+                continue
             if self._content is not None:
                 if not self._take_content():
                     return
@@ -137,6 +152,23 @@ class _Session(Protocol):
         self._say(self._script.dot)
         return True
 
+    def _take_chunk(self, size: int, last: bool) -> bool:
+        if len(self._buffer) < size:
+            return False
+        self._chunks.append(self._buffer[:size])
+        self._buffer, self._chunk = self._buffer[size:], None
+        if self._script.bdat is not None:
+            self._say(self._script.bdat)
+        elif not self._accepted:
+            self._say(b"503 5.5.1 nobody is there\r\n")
+        elif not last:
+            self._say(self._script.chunk)
+        else:
+            content, sizes = b"".join(self._chunks), tuple(map(len, self._chunks))
+            self._server.messages.append(Message(self._commands, content, self._secure, sizes))
+            self._say(self._script.dot)
+        return True
+
     def _command(self, line: bytes) -> None:
         self._server.lines.append(line)
         verb = line.split(b" ")[0].upper()
@@ -149,11 +181,16 @@ class _Session(Protocol):
                 if script.starttls[:3] == b"220" if isinstance(script.starttls, bytes) else False:
                     self._start_tls()
             case b"MAIL":
-                self._commands = [line]
-                self._say(script.mail)
+                self._commands, self._chunks, self._accepted = [line], [], False
+                self._say(script.mail(line) if callable(script.mail) else script.mail)
             case b"RCPT":
                 self._commands.append(line)
-                self._say(script.rcpt(line) if callable(script.rcpt) else script.rcpt)
+                answer = script.rcpt(line) if callable(script.rcpt) else script.rcpt
+                self._accepted = self._accepted or (isinstance(answer, bytes) and answer.startswith(b"2"))
+                self._say(answer)
+            case b"BDAT":
+                size, _, last = line[5:].partition(b" ")
+                self._chunk = (int(size), last == b"LAST")
             case b"DATA":
                 self._say(script.data)
                 if isinstance(script.data, bytes) and script.data.startswith(b"354"):

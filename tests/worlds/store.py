@@ -19,7 +19,8 @@ from mailsrv.store import ledger, queue_id
 from mailsrv.store.accounts import Account, Directory
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
-from mailsrv.store.message import Arrival, FinalRecipient, local_waiting
+from mailsrv.store.due import local_waiting
+from mailsrv.store.message import Arrival, FinalRecipient
 from mailsrv.store.quota import Quota
 from mailsrv.store.spool import Spool
 from mailsrv.store.usage import MailboxUsage
@@ -112,7 +113,9 @@ class Store:
             self.usage,
         )
         self.local.on_deferred = self.deferred.append
-        self.spool.on_accepted = self.local.accepted
+        self.spool.on_accepted = lambda acceptance: self.local.accepted(
+            acceptance.arrival, acceptance.names, acceptance.content
+        )
         if recover:
             self.look()
         return self

@@ -18,13 +18,13 @@ from types import TracebackType
 
 from mailsrv.mail import mbox
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import maildir
+from mailsrv.store import listing, maildir
 from mailsrv.store.account_files import replace_file
-from mailsrv.store.maildir import Entry
 from mailsrv.store.migration import dovecot
 from mailsrv.store.migration.files import content_of
 from mailsrv.store.migration.letter import Trouble, why
 from mailsrv.store.reading import virtual_size
+from mailsrv.store.snapshot import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Folder:
         self.directory = directory
         self._filesystem = filesystem
         self._path = f"{path}/{directory}" if directory else path
-        snapshot = maildir.scan(filesystem, self._path)
+        snapshot = listing.scan(filesystem, self._path)
         self.entries = snapshot.messages
         self.octets = snapshot.octets
         self.problems = snapshot.problems
