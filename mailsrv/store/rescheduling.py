@@ -67,7 +67,8 @@ def resume(connection: sqlite3.Connection, now: float, jump: float, retry: Seque
     )
     connection.execute(
         f"UPDATE recipient SET since = since - {_ACCEPTED} + ?1, next_attempt = next_attempt - {_ACCEPTED} + ?1"  # noqa: S608
-        f" WHERE {_OPEN} AND attempts = 0 AND {_ACCEPTED} > ?1 + ?2",
+        # What a start before this one has moved stays where it is, though its message still comes from the future.
+        f" WHERE {_OPEN} AND attempts = 0 AND since > ?1 AND {_ACCEPTED} > ?1 + ?2",
         (now, jump),
     )
     for attempts, seconds in enumerate(retry, 1):

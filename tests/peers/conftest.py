@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.peers import postfix
+from tests.peers.internet import Internet, unavailable
 from tests.peers.mailbox import empty
 from tests.peers.postfix import Postfix
 from tests.peers.programs import find
@@ -137,6 +138,24 @@ def start_postfix(open_folder: Path) -> Iterator[StartPostfix]:
             return peer
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def internet(template: Template) -> Iterator[Internet]:
+    """mailsrv, a name server and receivers, each on a host of its own; shared by all tests."""
+    why = unavailable()
+    if why:
+        missing(why)
+    with tempfile.TemporaryDirectory(prefix="mailsrv-test-") as folder:
+        Path(folder).chmod(0o755)
+        made = Internet(Path(folder), template)
+        try:
+            made.start()
+            yield made
+            output = made.mailsrv.running.output()
+        finally:
+            made.end()
+        assert "Traceback" not in output, output
 
 
 class Outside(list[Caught]):

@@ -69,6 +69,7 @@ class Postfix:
     log: bool = True
     user: str = "nobody"
     port: int = field(default_factory=free_port)
+    interface: str = "127.0.0.1"  # "" is all that inet_interfaces has
 
     @property
     def maildir(self) -> Path:
@@ -191,7 +192,7 @@ class Postfix:
                 continue
             if not line[0].isspace():
                 if fields[:2] == ["smtp", "inet"]:
-                    fields[0] = f"127.0.0.1:{self.port}"
+                    fields[0] = f"{self.interface}:{self.port}" if self.interface else str(self.port)
                 if self.tuned:
                     fields[4] = "n"
             lines.append(("  " if line[0].isspace() else "") + " ".join(fields))

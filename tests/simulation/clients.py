@@ -41,6 +41,7 @@ class Message:
     accepted: list[tuple[str, ...]] = field(default_factory=list)  # recipients of each try that was accepted
     doubtful: list[tuple[str, ...]] = field(default_factory=list)  # recipients of each try with an unknown end
     answers: list[str] = field(default_factory=list)
+    accepted_at: list[float] = field(default_factory=list)  # seconds since the world began
 
     @property
     def done(self) -> bool:
@@ -189,6 +190,7 @@ class SmtpClient:
         if code == 250:
             message.told.append(Told.ACCEPTED)
             message.accepted.append(taken)
+            message.accepted_at.append(self._reactor.seconds())
         else:
             message.told.append(Told.REFUSED if code >= 500 else Told.LATER)
 

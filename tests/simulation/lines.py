@@ -6,11 +6,14 @@ the mistakes of what it judges.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+
+from tests.simulation.network import SimulatedSocket
 
 
 class Gone(Exception):
@@ -20,15 +23,20 @@ class Gone(Exception):
 class Conversation(Protocol):
     """A connection on which lines are awaited one after the other."""
 
-    def __init__(self, reactor: Any, patience_s: float = 600.0) -> None:
+    def __init__(self, reactor: Any, patience_s: float = 600.0, on_lost: Callable[[], object] = bool) -> None:
         self.gone = False
+        self._on_lost = on_lost
         self._reactor = reactor
         self._patience_s = patience_s
         self._received = bytearray()
-        self._waiting: tuple[bytes, Deferred[bytes]] | None = None
+        self._waiting: tuple[str, Callable[[bytearray], int], Deferred[bytes]] | None = None
         self._made: Deferred[Conversation] = Deferred()
+        self._socket: SimulatedSocket | None = None
 
     def connectionMade(self) -> None:
+        transport: Any = self.transport
+        # Under TLS from the first octet the socket is one layer further down.
+        self._socket = getattr(transport, "endpoint", None) or transport.transport.endpoint
         self._made.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -37,6 +45,7 @@ class Conversation(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.gone = True
+        self._on_lost()
         self._look()
 
     def made(self) -> Deferred[Conversation]:
@@ -53,9 +62,22 @@ class Conversation(Protocol):
 
     async def until(self, end: bytes) -> bytes:
         """Everything up to and including ``end``; ``Gone`` when it does not come."""
+
+        def length(received: bytearray) -> int:
+            found = received.find(end)
+            return found + len(end) if found >= 0 else -1
+
+        return await self._wait(repr(end), length)
+
+    async def octets(self, count: int) -> bytes:
+        """So many octets; ``Gone`` when they do not come."""
+        return await self._wait(f"{count} octets", lambda received: count if len(received) >= count else -1)
+
+    async def _wait(self, what: str, length: Callable[[bytearray], int]) -> bytes:
+        """As many octets as ``length`` says of what has come; -1 is "not yet"."""
         assert self._waiting is None
         waiting: Deferred[bytes] = Deferred()
-        self._waiting = (end, waiting)
+        self._waiting = (what, length, waiting)
         timer = self._reactor.callLater(self._patience_s, self._lose_patience)
         self._look()
         try:
@@ -67,6 +89,25 @@ class Conversation(Protocol):
     def send(self, data: bytes) -> None:
         if self.transport is not None and not self.gone:
             self.transport.write(data)
+
+    @property
+    def sent(self) -> int:
+        """How many octets have left so far."""
+        return self._socket.sent if self._socket is not None else 0
+
+    def heard(self, since: int) -> bool:
+        """Whether the other side has read all that was sent, and something was since ``sent`` had this value."""
+        return self._socket is not None and self._socket.sent > since and self._socket.unread == 0
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the other side has closed its socket or is dead, even if nobody tells us."""
+        peer = self._socket.peer if self._socket is not None else None
+        return peer is None or peer.closed or not peer.life.alive
+
+    def stop_reading(self) -> None:
+        if self.transport is not None and not self.gone:
+            self.transport.pauseProducing()  # type: ignore[attr-defined]
 
     def close(self) -> None:
         if self.transport is not None and not self.gone:
@@ -94,16 +135,16 @@ class Conversation(Protocol):
     def _look(self) -> None:
         if self._waiting is None:
             return
-        end, waiting = self._waiting
-        found = self._received.find(end)
-        if found >= 0:
-            data = bytes(self._received[: found + len(end)])
-            del self._received[: found + len(end)]
+        what, length, waiting = self._waiting
+        wanted = length(self._received)
+        if wanted >= 0:
+            data = bytes(self._received[:wanted])
+            del self._received[:wanted]
             self._waiting = None
             waiting.callback(data)
         elif self.gone:
             self._waiting = None
-            waiting.errback(Gone(f"waiting for {end!r}, had {bytes(self._received[-80:])!r}"))
+            waiting.errback(Gone(f"waiting for {what}, had {bytes(self._received[-80:])!r}"))
 
 
 class Conversations(Factory):

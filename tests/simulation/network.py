@@ -101,10 +101,11 @@ class SimulatedSocket:
         self.broken = False
         self._inbox = bytearray()
         self._eof = False
-        self._closed = False
+        self.closed = False
         self._write_shut = False
         self._linger = True
-        self._unread = 0  # octets sent that the other side has not read yet
+        self.sent = 0  # octets so far
+        self.unread = 0  # octets sent that the other side has not read yet
         self._latest = 0.0  # when the latest of what was sent arrives
 
     def join(self, peer: SimulatedSocket, link: Link) -> None:
@@ -119,7 +120,7 @@ class SimulatedSocket:
 
     @property
     def writable(self) -> bool:
-        return self.broken or (self.link is not None and self._unread < self.link.window)
+        return self.broken or (self.link is not None and self.unread < self.link.window)
 
     # The socket as its owner sees it.
 
@@ -127,7 +128,7 @@ class SimulatedSocket:
         assert not flag
 
     def fileno(self) -> int:
-        return -1 if self._closed else 3
+        return -1 if self.closed else 3
 
     def getsockname(self) -> Place:
         return self.local
@@ -147,13 +148,14 @@ class SimulatedSocket:
         if not data:
             return 0  # Twisted asks so before it closes
         self.life.step("network: send")
-        if self.broken or self._closed or self._write_shut or self.link is None:
+        if self.broken or self.closed or self._write_shut or self.link is None:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-        room = self.link.window - self._unread
+        room = self.link.window - self.unread
         if room <= 0:
             raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
         octets = bytes(data[:room])
-        self._unread += len(octets)
+        self.sent += len(octets)
+        self.unread += len(octets)
         self._transmit(octets)
         self.life.step("network: sent")
         return len(octets)
@@ -178,9 +180,9 @@ class SimulatedSocket:
         self._write_shut = True
 
     def close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if self.peer is None:
             return
         if self._inbox or not self._linger:
@@ -247,7 +249,7 @@ class SimulatedSocket:
         self.timeline.at(self.timeline.now + self.link.latency_s, peer.life, function, *args)
 
     def _arrive(self, octets: bytes) -> None:
-        if self._closed:
+        if self.closed:
             if self.peer is not None:
                 self._later(self.peer, self.peer.reset)
             return
@@ -260,11 +262,11 @@ class SimulatedSocket:
 
     def _read(self, octets: int) -> None:
         """The other side has read."""
-        self._unread -= octets
+        self.unread -= octets
         self._poll()
 
     def _poll(self) -> None:
-        if self.connection is not None and not self._closed:
+        if self.connection is not None and not self.closed:
             self.connection.simulated_reactor.poll(self.connection)
 
 
@@ -275,11 +277,25 @@ class Network:
         self.timeline = timeline
         self.weather = weather
         self.black_holes: set[str] = set()
+        self.cut_off: set[str] = set()  # hosts without a way to any other
         self.connected = 0  # connections made so far
         self._rng = rng
         self._ports: dict[tuple[str, int], SimulatedPort] = {}
         self._ephemeral = _FIRST_EPHEMERAL_PORT
         self._sockets: dict[Life, dict[SimulatedSocket, None]] = {}
+
+    def cut_off_from_all(self, host: str) -> None:
+        """There is no way from ``host`` to others any more: connections are lost, new ones find no route."""
+        self.cut_off.add(host)
+        for sockets in list(self._sockets.values()):
+            for socket in list(sockets):
+                connection = socket.connection
+                if (
+                    connection is not None
+                    and connection.simulated_reactor.host == host
+                    and not is_loopback(socket.remote[0])
+                ):
+                    socket.cut()
 
     def ephemeral_port(self) -> int:
         self._ephemeral += 1

@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.simulation import sink
+from tests.simulation import behaviour
 from tests.simulation.clients import Message
 from tests.simulation.network import CALM, Weather
 
@@ -43,7 +43,7 @@ def targets(recipient: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What may go wrong apart from crashes.  Probabilities; steps are named as in ``Steps.trace``."""
+    """What may go wrong apart from crashes at a step.  Probabilities; steps are named as in ``Steps.trace``."""
 
     weather: Weather = CALM
     sinks: Mapping[str, float] = field(default_factory=dict)
@@ -52,6 +52,11 @@ class Faults:
     steps: Mapping[str, float] = field(default_factory=dict)  # I/O errors
     full_disk_s: tuple[float, float] | None = None  # from when to when there is no room
     jumps: tuple[tuple[float, float], ...] = ()  # at what time the wall clock jumps by how many seconds
+    locked_s: tuple[tuple[float, float], ...] = ()  # from when to when another program holds the database
+    cut_off_s: tuple[tuple[float, float], ...] = ()  # ... there is no way to any other host
+    misrouted_s: tuple[tuple[float, float], ...] = ()  # ... all mail goes by a route to nobody
+    stops: tuple[float, ...] = ()  # when the program is ended in order
+    moments: tuple[float, ...] = ()  # when the machine crashes, whatever its step
 
 
 CALM_FAULTS = Faults()
@@ -76,7 +81,7 @@ def draw_faults(rng: random.Random) -> Faults:
         stall=rng.choice((0.0, 0.0, 0.05)),
     )
     level = rng.choice((0.0, 0.05, 0.3))
-    faults = rng.sample(sink.ALL, rng.randrange(len(sink.ALL))) if level else []
+    faults = rng.sample(behaviour.ALL, rng.randrange(len(behaviour.ALL))) if level else []
     steps = {}
     if often(0.3):
         steps = {step: rng.choice((0.02, 0.2)) for step in rng.sample(DISK_STEPS, rng.randint(1, 4))}

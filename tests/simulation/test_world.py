@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 from twisted.logger import LogEvent
 
-from tests.simulation import judge, scenario, sink, sweep
+from tests.simulation import behaviour, judge, scenario, sweep
 from tests.simulation.disk import File
 from tests.simulation.scenario import CALM_FAULTS, Faults
 from tests.simulation.world import DATABASE, World, faulty, judged
@@ -235,7 +235,7 @@ def test_a_disk_that_lies_is_found_out(lie: str, complaint: str) -> None:
 def test_every_fault_of_the_scenario_happens() -> None:
     """A sweep that never draws a fault proves nothing about it."""
     drawn = [faulty(seed) for seed in range(300)]
-    assert {fault for faults in drawn for fault in faults.sinks} == set(sink.ALL)
+    assert {fault for faults in drawn for fault in faults.sinks} == set(behaviour.ALL)
     assert {step for faults in drawn for step in faults.steps} == set(scenario.DISK_STEPS)
     assert any(faults.full_disk_s for faults in drawn)
     assert any(faults.jumps for faults in drawn)

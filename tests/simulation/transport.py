@@ -137,6 +137,8 @@ class SimulatedConnector(BaseConnector):
         remote = self._remote[0]
         if is_loopback(remote):
             return remote, 0
+        if self.simulated_reactor.host in self.simulated_reactor.network.cut_off:
+            return "", 0
         return next((own for own in self.simulated_reactor.addresses if (":" in own) == (":" in remote)), ""), 0
 
 

@@ -6,7 +6,8 @@ empty, and then asks the judge (``judge.py``) whether every promise was kept.  `
 
     python -m tests.simulation.world SEED [STEP ...]
 
-runs one world again, with crashes at these steps; ``+`` behind the seed adds the faults that the seed draws.
+runs one world again, with crashes at these steps; ``+`` behind the seed adds the faults that the seed draws, ``t`` TLS,
+and ``o`` makes it a world of many domains, well and sick, to which mail goes out.
 """
 
 from __future__ import annotations
@@ -19,34 +20,29 @@ import random
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
-from argon2 import low_level
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from mailsrv import app, config
-from mailsrv.store import scram_keys
-from mailsrv.store.accounts import parse_directory
+from mailsrv import app
 from mailsrv.store.database import StorageTrouble
-from mailsrv.store.key_states import Keys
-from mailsrv.store.keys import SigningKey
 from mailsrv.store.schema import DatabaseError
-from mailsrv.tls import ServerCertificate
-from tests.simulation import judge, scenario
-from tests.simulation.certificates import pem, self_signed
-from tests.simulation.clients import Login, Manner, Message, Pop3Client, SmtpClient
-from tests.simulation.lines import Gone
+from tests.simulation import elsewhere, errands, judge, scenario
+from tests.simulation.behaviour import HEALTHY, Behaviour
+from tests.simulation.certificates import self_signed
+from tests.simulation.clients import Message
+from tests.simulation.incidents import Incidents
 from tests.simulation.network import CALM, Network
 from tests.simulation.outside import Machine, SimulatedOutside
 from tests.simulation.reactor import SimulatedReactor
 from tests.simulation.resolver import Zone
 from tests.simulation.scenario import CALM_FAULTS, Errand, Faults
+from tests.simulation.settings import WorldSettings, authorities
 from tests.simulation.sink import Sink
 from tests.simulation.timeline import Life, SimulatedCrash, Timeline
 from tests.worlds.resolver import RecordsResolver
@@ -56,77 +52,17 @@ DATABASE = f"{STATE}/mailsrv.db"
 
 FAULTY_S = 300.0  # how long things go wrong
 HEALED_S = 7200.0  # how long they may take to come right after that
-TRIES = 12  # a client gives up after so many
-PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "pop3": 110, "pop3s": 995}
-
-_CONFIG = """
-hostname = "mx.example.org"
-domains = ["example.org"]
-state = "/var/lib/mailsrv"
-auth.cleartext = "loopback"
-checks.dns = false
-queue.retry = ["5s", "20s", "1m", "5m"]
-queue.warn = "2m"
-queue.expire = "10m"
-outbound.connect_timeout = "20s"
-"""
-
-_RECORDS: dict[tuple[str, str], Any] = {
-    ("example.net", "MX"): [(10, "mx1.example.net"), (20, "mx2.example.net")],
-    ("mx1.example.net", "A"): ["192.0.2.10"],
-    ("mx1.example.net", "AAAA"): ["2001:db8::10"],
-    ("mx2.example.net", "A"): ["192.0.2.11"],
-    ("example.com", "A"): ["192.0.2.20"],
-    ("client.example", "A"): ["198.51.100.1"],
-    ("mx.example.org", "A"): [scenario.ADDRESSES[0]],
-    ("mx.example.org", "AAAA"): [scenario.ADDRESSES[1]],
-    ("example.org", "MX"): [(10, "mx.example.org")],
-}
-_SINKS = {
-    "mx1.example.net": ("192.0.2.10", "2001:db8::10"),
-    "mx2.example.net": ("192.0.2.11",),
-    "example.com": ("192.0.2.20",),
-}
-
+CLOSED_S = 1800.0  # how long a connection may be kept that nobody uses
 
 # What I/O errors may end as; programs may log them.
 _TROUBLE = (OSError, sqlite3.Error, StorageTrouble)
-
-
-@functools.cache
-def _certificate() -> ServerCertificate:
-    with tempfile.TemporaryDirectory() as folder:
-        paths = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
-        for path, octets in zip(paths, pem(scenario.HOSTNAME), strict=True):
-            with open(path, "wb") as file:
-                file.write(octets)
-        return ServerCertificate(*paths)
-
-
-@functools.cache
-def _accounts() -> str:
-    """An accounts file, its hashes as cheap as Argon2id allows; with SCRAM keys, so that no login adds them."""
-    kind = low_level.Type.ID
-    encoded = low_level.hash_secret(scenario.PASSWORD.encode(), bytes(16), 1, 8, 1, 16, kind).decode()
-    stored = f"{{ARGON2ID}}{encoded}"
-    keys = f"{scram_keys.FIELD}={scram_keys.make(scenario.PASSWORD, stored, bytes)}"
-    return "".join(f"{name}:{stored}::::::{keys}\n" for name in scenario.MAILBOXES)
-
-
-@functools.cache
-def _config() -> config.Config:
-    return config.parse(_CONFIG, "/etc/mailsrv/mailsrv.toml")
+_NO_START = (*_TROUBLE, app.StartError, DatabaseError)
 
 
 @functools.cache
 def _sink_context(name: str) -> CertificateOptions:
     key, certificate = self_signed(name)
     return CertificateOptions(privateKey=key, certificate=certificate)  # type: ignore[arg-type]
-
-
-@functools.cache
-def _client_context() -> CertificateOptions:
-    return CertificateOptions()
 
 
 # Garbage of a dead program must not be collected while another lives: ending its coroutines runs their ``finally``.
@@ -167,41 +103,31 @@ class _Failures:
             # Twisted's heading of another event, which has the failure, says nothing by itself.
             if event.get("log_format") != "Unhandled error in Deferred:":
                 self._world.errors.append(formatEvent(event))
-        elif not failure.check(SimulatedCrash) and not (self._world.faults.steps and failure.check(*_TROUBLE)):
+        elif not failure.check(SimulatedCrash) and not (self._world.trouble_with_database and failure.check(*_TROUBLE)):
             self._world.errors.append(f"{formatEvent(event)}\n{failure.getTraceback()}")
 
 
-def _signing_key() -> SigningKey:
-    """The same in every process, as a run has to be."""
-    return SigningKey("example.org", "ed25519", Ed25519PrivateKey.from_private_bytes(bytes(32)))
-
-
-class WorldSettings:
-    """``mailsrv.app.Settings`` from text; no files to look at."""
-
-    def __init__(self) -> None:
-        aliases = "".join(f"{name}: {', '.join(ends)}\n" for name, ends in scenario.ALIASES.items())
-        self.config = _config()
-        self.directory = parse_directory(self.config, _accounts(), aliases)
-        self.certificate = _certificate()
-        self.keys = Keys({"example.org": (_signing_key(),)}, {})
-        self.changed: Callable[[], None] = lambda: None
-        self.refused: Callable[[str], None] = lambda problem: None
-
-    def look(self) -> None:
-        """Nothing changes by itself."""
-
-
 class World:
-    """``sent`` are the messages that clients were given; ``errors`` is what failed that nothing may make fail."""
+    """``sent`` are the messages that clients were given; ``errors`` is what failed that nothing may make fail.
+
+    ``outgoing``: a world of many domains (``elsewhere.py``), and hundreds of messages for them.
+    """
 
     def __init__(
-        self, seed: int, crashes: Collection[int] = (), faults: Faults = CALM_FAULTS, *, tls: bool = False
+        self,
+        seed: int,
+        crashes: Collection[int] = (),
+        faults: Faults = CALM_FAULTS,
+        *,
+        tls: bool = False,
+        outgoing: bool = False,
     ) -> None:
         self.seed = seed
         self.faults = faults
         self.crashes = crashes
         self.tls = tls
+        self.outgoing = outgoing
+        self.elsewhere = elsewhere.draw(random.Random(f"{seed}: elsewhere")) if outgoing else elsewhere.USUAL
         self.timeline = Timeline()
         self.rng = random.Random(f"{seed}: world")
         self.large = seed % 10 == 0  # messages that become files in the spool
@@ -209,70 +135,77 @@ class World:
         if self.large and weather.window[0] < 4096:
             weather = replace(weather, window=(4096, 65536))  # else one message takes minutes of real time
         self.network = Network(self.timeline, random.Random(f"{seed}: network"), weather)
-        self.records = RecordsResolver(_RECORDS)
+        self.records = RecordsResolver(self.elsewhere.records)
         self.zone = Zone(random.Random(f"{seed}: resolver"), self.records)
         self.zone.failing = faults.resolver
+        self.zone.troubles.update(self.elsewhere.troubles)
+        self.zone.reachable = lambda: scenario.HOSTNAME not in self.network.cut_off
         self.machine = Machine(scenario.HOSTNAME, scenario.ADDRESSES, self.timeline, self.network, self.zone, str(seed))
         self.machine.disk.make_folders("/var/lib")
         self.machine.steps.crashes = frozenset(crashes)
         self.outside: SimulatedOutside
         self.server: app.Server
-        self.settings = WorldSettings()
+        self._files = tempfile.TemporaryDirectory(prefix="mailsrv-simulation-")
+        self.settings = self._settings()
         self.sent: list[Message] = []
         self.fetched: dict[str, dict[str, bytes]] = {name: {} for name in scenario.MAILBOXES}
         self.errors: list[str] = []
         self.complaints: list[str] = []  # of clients and sinks
-        self.restarts = 0
+        self.ends: list[float] = []  # when the machine stopped, by a crash or in order
+        self.in_order: set[float] = set()  # those of them that were in order
+        self.time_lost = False  # the clock went forward and the program cannot have seen it
         self.healed = False
+        self.most_open = 0  # connections to all sinks at a time
         self._always = Life("world")
-        self.sinks = {name: self._sink(name, addresses) for name, addresses in _SINKS.items()}
+        self.sinks = {plan.name: self._sink(plan) for plan in self.elsewhere.servers}
         _no_collecting()
         self._failures = _Failures(self)
         globalLogPublisher.addObserver(self._failures)
-        self._arrange_faults()
+        self.incidents = Incidents(self, self._always)
+        self.incidents.arrange()
 
     # -- the parts
 
-    def _reactor(self, host: str, addresses: Collection[str]) -> SimulatedReactor:
+    def reactor(self, host: str, addresses: Collection[str]) -> SimulatedReactor:
         return SimulatedReactor(self.timeline, self.network, host, tuple(addresses), self._always)
 
-    def _sink(self, name: str, addresses: tuple[str, ...]) -> Sink:
-        sink = Sink(name, self._reactor(name, addresses), random.Random(f"{self.seed}: {name}"))
-        sink.faults = self.faults.sinks
-        sink.tarpit_s = self.faults.tarpit_s
+    def _settings(self) -> WorldSettings:
+        if not self.outgoing:
+            return WorldSettings(None, "")
+        hosts = [server.name for server in self.elsewhere.servers if server.login]
+        return WorldSettings(self.elsewhere, authorities(hosts, os.path.join(self._files.name, "authorities.pem")))
+
+    def _sink(self, plan: elsewhere.Server) -> Sink:
+        listening = [address for address in plan.addresses if address not in plan.closed]
+        self.network.black_holes.update(plan.dead)
+        rng = random.Random(f"{self.seed}: {plan.name}")
+        tls = plan.tls or (self.tls and rng.random() < 0.7)
+        sink = Sink(
+            plan.name,
+            self.reactor(plan.name, listening),
+            rng,
+            plan.port,
+            context=_sink_context(plan.name) if tls else None,
+            implicit_tls=plan.implicit_tls,
+        )
+        sink.on_connected = self._count_connections
         sink.refused.add(scenario.REFUSED)
-        if self.tls and sink.rng.random() < 0.7:
-            sink.context = _sink_context(name)
+        sink.refused.update(f"nobody@{domain.name}" for domain in self.elsewhere.domains)
+        sink.extensions = list(plan.extensions)
+        sink.most_recipients, sink.most_messages = plan.most_recipients, plan.most_messages
+        sink.login = elsewhere.LOGIN if plan.login else None
+        for begins, behaviour in plan.phases:
+            self.timeline.at(begins, self._always, self._behave, sink, behaviour)
+        if not self.outgoing:
+            sink.behaviour = Behaviour(self.faults.sinks, tarpit_s=self.faults.tarpit_s)
         return sink
 
-    def _arrange_faults(self) -> None:
-        rng = random.Random(f"{self.seed}: disk")
-        faults, disk = self.faults, self.machine.disk
+    def _count_connections(self) -> None:
+        self.most_open = max(self.most_open, sum(sink.open for sink in self.sinks.values()))
 
-        def fail(step: str) -> None:
-            if not self.healed and rng.random() < faults.steps.get(step, 0.0):
-                judge.raise_fault(step, rng)
-
-        if faults.steps:
-            self.machine.steps.failures.append(fail)
-        if faults.full_disk_s is not None:
-            begins, ends = faults.full_disk_s
-            taken: list[int] = []
-
-            def fill() -> None:
-                taken.append(disk.space)
-                disk.space = 0
-
-            def empty() -> None:
-                disk.space += taken[0]
-
-            self.timeline.at(begins, self._always, fill)
-            self.timeline.at(ends, self._always, empty)
-        for when, seconds in faults.jumps:
-            self.timeline.at(when, self._always, self._jump, seconds)
-
-    def _jump(self, seconds: float) -> None:
-        self.machine.clock_offset_s += seconds
+    def _behave(self, sink: Sink, behaviour: Behaviour) -> None:
+        if self.outgoing and not self.healed:
+            sink.behaviour = behaviour
 
     # -- life and death of the program
 
@@ -291,11 +224,21 @@ class World:
         except Exception as error:
             # After a crash an exception is only an echo of it.
             if self.machine.life.alive:
-                if not self.faults.steps or not isinstance(error, (*_TROUBLE, app.StartError, DatabaseError)):
+                if not self.trouble_with_database or not isinstance(error, _NO_START):
                     self.errors.append(f"the program does not start: {error!r}")
                 self.machine.life.end()
         finally:
             app.LOOK_EVERY_S = looked
+
+    @property
+    def trouble_with_database(self) -> bool:
+        """Whether disk and database may fail here."""
+        return bool(self.faults.steps or self.faults.locked_s)
+
+    @property
+    def restarts(self) -> int:
+        """How often the machine has come back."""
+        return len(self.ends)
 
     def crash(self) -> None:
         """Stop the machine now."""
@@ -304,10 +247,11 @@ class World:
     def restart(self) -> None:
         """Start the program on what the crash has left."""
         if not self.machine.life.alive:
-            self.restarts += 1
             self.start()
 
     def _died(self) -> None:
+        self.ends.append(self.timeline.now)
+        self.time_lost = self.time_lost or self.incidents.jumped_lately()
         self.timeline.bury((self.server, self.outside))
         self.complaints += judge.after_crash(self)
         delay = self.rng.choice((0.0, 1.0, 40.0)) + self.rng.random()
@@ -333,10 +277,12 @@ class World:
     def close(self) -> None:
         """Free what the world has taken from the real machine."""
         globalLogPublisher.removeObserver(self._failures)
+        self.incidents.heal()
         self.machine.life.ended.clear()
         self.machine.life.end()
         self._always.end()
         self.machine.databases.remove()
+        self._files.cleanup()
         self.timeline.forget()
         del self.server, self.outside
         _collect()
@@ -346,32 +292,40 @@ class World:
     def run(self) -> list[str]:
         """The whole story; what was promised and not kept, as sentences."""
         self.start()
-        rng = random.Random(f"{self.seed}: errands")
-        for errand in scenario.draw_errands(rng, self.tls, large=self.large):
+        for errand in self._draw_errands():
             self.sent += errand.messages
-            self.watch(Deferred.fromCoroutine(self._send(errand)))
+            self.watch(Deferred.fromCoroutine(errands.send(self, errand)))
         for mailbox in scenario.MAILBOXES:
-            self.watch(Deferred.fromCoroutine(self._fetch_now_and_then(mailbox)))
-        self.advance(FAULTY_S)
+            self.watch(Deferred.fromCoroutine(errands.fetch_now_and_then(self, mailbox)))
+        self.advance(elsewhere.HEALED_S if self.outgoing else FAULTY_S)
         self.heal()
         limit = self.timeline.now + HEALED_S
         while self.timeline.now < limit and not self._quiet():
             self.advance(20.0)
+        if self.outgoing:
+            self.advance(CLOSED_S)
         complaints = [*self.complaints, *judge.at_the_end(self)]
         complaints += [f"{sink.name}: {text}" for sink in self.sinks.values() for text in sink.complaints]
         self.stop()
         complaints += [f"error: {error}" for error in self.errors]
         return complaints
 
+    def _draw_errands(self) -> list[Errand]:
+        rng = random.Random(f"{self.seed}: errands")
+        if self.outgoing:
+            return elsewhere.draw_errands(rng, self.elsewhere)
+        return scenario.draw_errands(rng, self.tls, large=self.large)
+
     def heal(self) -> None:
-        """From now on nothing goes wrong any more."""
+        """From now on nothing goes wrong any more; what is down for ever stays so."""
         self.healed = True
         self.network.weather = CALM
         self.zone.failing = 0.0
+        self.zone.troubles.clear()
         self.machine.steps.crashes = ()
+        self.incidents.heal()
         for sink in self.sinks.values():
-            sink.faults = {}
-            sink.tarpit_s = 0.0
+            sink.behaviour = HEALTHY
 
     def _quiet(self) -> bool:
         return self.machine.life.alive and all(message.done for message in self.sent) and judge.queue_is_empty(self)
@@ -381,67 +335,43 @@ class World:
         self.timeline.at(self.timeline.now + seconds, self._always, waiting.callback, None)
         await waiting
 
-    async def _send(self, errand: Errand) -> None:
-        await self.pause(errand.begins_s)
-        address = errand.address
-        reactor = self._reactor(scenario.HOSTNAME if address == "127.0.0.1" else address, (address,))
-        rng = random.Random(f"{self.seed}: {address} {errand.begins_s}")
-        host = address if address == "127.0.0.1" else scenario.ADDRESSES[0]
-        manner = Manner(
-            pipelining=errand.pipelining,
-            login=Login(errand.login, scenario.PASSWORD) if errand.login else None,
-            context=_client_context() if errand.tls else None,
-            implicit_tls=errand.service == "submissions",
-        )
-        client = SmtpClient(reactor, host, PORTS[errand.service], manner, "client.example")
-        for n in range(TRIES):
-            left = [message for message in errand.messages if not message.done]
-            if not left:
-                return
-            await client.send(left)
-            await self.pause(rng.uniform(5, 60) * (n + 1))
-        for message in errand.messages:
-            if not message.done and self.healed:
-                self.complaints.append(f"{message.id} could not be sent: {message.told} {message.answers}")
-
-    async def _fetch_now_and_then(self, mailbox: str) -> None:
-        rng = random.Random(f"{self.seed}: {mailbox}")
-        while not self.healed:
-            await self.pause(rng.uniform(5, 250))
-            try:
-                await self.fetch(mailbox, delete=rng.random() < 0.3)
-            except Gone:
-                pass
-
-    async def fetch(self, mailbox: str, delete: bool = False) -> dict[str, bytes]:
-        """All messages of a mailbox through POP3, from the machine itself (``Gone``)."""
-        reactor = self._reactor(scenario.HOSTNAME, ("127.0.0.1",))
-        manner = Manner(login=Login(mailbox, scenario.PASSWORD))
-        client = Pop3Client(reactor, "127.0.0.1", PORTS["pop3"], manner)
-        earlier = self.fetched[mailbox]
-        found = await client.fetch(tuple(earlier) if delete else ())
-        self.complaints += [f"POP3 of {mailbox}: {complaint}" for complaint in client.complaints]
-        for name, content in found.items():
-            if earlier.setdefault(name, content) != content:
-                self.complaints.append(f"POP3 of {mailbox}: {name} has changed")
-        return found
-
-    async def fetch_at_last(self, mailbox: str) -> dict[str, bytes]:
-        """The same, as soon as no other session holds the mailbox (RFC 1939 8)."""
-        while True:
-            try:
-                return await self.fetch(mailbox)
-            except Gone:
-                await self.pause(30.0)
-
     def digest(self) -> str:
         """One value for all that has happened and all that is left, to compare runs."""
         return hashlib.sha256(judge.transcript(self).encode()).hexdigest()
 
 
-def judged(seed: int, crashes: Collection[int] = (), faults: Faults = CALM_FAULTS, *, tls: bool = False) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What a word such as ``17+t`` names: ``+`` adds the faults that the seed draws, ``t`` TLS, ``o`` makes it a world
+    to which mail goes out."""
+
+    seed: int
+    drawn: bool = False
+    tls: bool = False
+    outgoing: bool = False
+
+    @classmethod
+    def named(cls, word: str) -> Story:
+        return cls(int(word.rstrip("+to")), "+" in word, "t" in word, "o" in word)
+
+    def __str__(self) -> str:
+        return f"{self.seed}{'+' * self.drawn}{'t' * self.tls}{'o' * self.outgoing}"
+
+    def world(self, crashes: Collection[int] = ()) -> World:
+        faults = faulty(self.seed, outgoing=self.outgoing) if self.drawn else CALM_FAULTS
+        return World(self.seed, crashes, faults, tls=self.tls, outgoing=self.outgoing)
+
+
+def judged(
+    seed: int,
+    crashes: Collection[int] = (),
+    faults: Faults = CALM_FAULTS,
+    *,
+    tls: bool = False,
+    outgoing: bool = False,
+) -> list[str]:
     """Run one world; its complaints, each with the line that runs it again."""
-    world = World(seed, crashes, faults, tls=tls)
+    world = World(seed, crashes, faults, tls=tls, outgoing=outgoing)
     try:
         complaints = world.run()
     finally:
@@ -451,24 +381,27 @@ def judged(seed: int, crashes: Collection[int] = (), faults: Faults = CALM_FAULT
 
 def reproduction(world: World) -> str:
     """What runs a world again: a command, or a call where the faults are not those of the seed."""
-    if world.faults not in (CALM_FAULTS, faulty(world.seed)):
-        return f"judged({world.seed}, {sorted(world.crashes)}, {world.faults}, tls={world.tls})"
-    words = [f"{world.seed}{'+' if world.faults is not CALM_FAULTS else ''}{'t' if world.tls else ''}"]
-    words += [str(step) for step in sorted(world.crashes)]
-    return f"python -m tests.simulation.world {' '.join(words)}"
+    drawn = world.faults == faulty(world.seed, outgoing=world.outgoing)
+    if world.faults != CALM_FAULTS and not drawn:
+        return (
+            f"judged({world.seed}, {sorted(world.crashes)}, {world.faults}, tls={world.tls}, outgoing={world.outgoing})"
+        )
+    story = Story(world.seed, drawn, world.tls, world.outgoing)
+    return " ".join(["python -m tests.simulation.world", str(story), *map(str, sorted(world.crashes))])
 
 
-def faulty(seed: int) -> Faults:
+def faulty(seed: int, *, outgoing: bool = False) -> Faults:
     """The faults that belong to a seed."""
+    if outgoing:
+        return elsewhere.draw_incidents(random.Random(f"{seed}: incidents"))
     return scenario.draw_faults(random.Random(f"{seed}: faults"))
 
 
 def main(arguments: list[str]) -> int:
     """Run one world again and tell what happens; the steps around the crashes are listed."""
     word, *steps = arguments
-    seed = int(word.rstrip("+t"))
     crashes = [int(step) for step in steps]
-    world = World(seed, crashes, faulty(seed) if "+" in word else CALM_FAULTS, tls="t" in word)
+    world = Story.named(word).world(crashes)
     complaints = world.run()
     for crash in crashes:
         for number in range(max(crash - 8, 1), min(crash + 4, len(world.machine.steps.trace)) + 1):

@@ -92,6 +92,16 @@ def test_when_the_clock_went_back_between_two_runs_nothing_waits_for_it_to_catch
     assert recipients(rows, local, "since") == [(before,)]
 
 
+def test_a_second_start_in_the_past_takes_nothing_from_the_time_that_mail_may_wait(rows: Rows) -> None:
+    """It has begun to wait at the first start, however often the machine crashes before an attempt is over."""
+    local = rows.accept([ALICE], at=START)
+    before = START - 86400
+    for start in range(3):
+        rescheduling.resume(rows.connection, before + start, 30.0, RETRY, 5 * 86400.0)
+    assert next_attempts(rows) == {local: before}
+    assert recipients(rows, local, "since") == [(before,)]
+
+
 def test_a_clock_that_is_a_little_behind_moves_nothing(rows: Rows) -> None:
     local = rows.accept([ALICE], at=START)
     rescheduling.resume(rows.connection, START - 20, 30.0, RETRY, 5 * 86400.0)
