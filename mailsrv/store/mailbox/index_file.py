@@ -17,7 +17,7 @@ from array import array
 from typing import Any, Final
 
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store.snapshot import Snapshot
+from mailsrv.store.mailbox.snapshot import Snapshot
 
 FILE: Final = "mailsrv-index"
 _NEW: Final = "mailsrv-index.new"
