@@ -95,10 +95,21 @@ class Reports:
         for recipient, outcome in zip(queued.recipients, outcomes, strict=True):
             judging.take(recipient, outcome)
         reports: dict[Kind, Acceptance] = {}
-        for kind, about in judging.to_tell.items():
-            reports[kind] = await self._compose(kind, queued, about, await content(), judging.now)
-        told = await self._postmaster.refusals(queued, list(zip(queued.recipients, outcomes, strict=True)), judging.now)
+        outcome_of = list(zip(queued.recipients, outcomes, strict=True))
+        try:
+            for kind, about in judging.to_tell.items():
+                reports[kind] = await self._compose(kind, queued, about, await content(), judging.now)
+            told = await self._postmaster.refusals(queued, outcome_of, judging.now)
+        except BaseException:
+            if "lost" in judging.to_tell:
+                self._doubles.give_back()
+            raise
         return Verdict(judging.verdict(reports), tuple(reports.values()), told)
+
+    def not_recorded(self, verdict: Verdict) -> None:
+        """The database did not take it; the attempt is judged again, and what was not told has no part in the pace."""
+        if any(report.arrival.protocol == DOUBLE for report in verdict.reports):
+            self._doubles.give_back()
 
     async def stored(self, number: int, recipients: Sequence[int]) -> Sequence[Acceptance]:
         """Tell a sender who asked for it (NOTIFY=SUCCESS) that these copies are in their mailboxes (RFC 3461 5.2.2)."""

@@ -564,3 +564,18 @@ def test_what_goes_back_is_what_came_with_our_trace_in_front(world: QueueWorld) 
     world.advance(2)
     (octets,) = world.reports_in()
     assert (PREFIX + LETTER).replace(b"\r\n", b"\n") in octets
+
+
+def test_a_lost_report_that_cannot_be_recorded_for_long_still_goes_to_the_postmaster(world: QueueWorld) -> None:
+    """Each try to record it judges anew; only what is recorded counts for the pace."""
+    world.agent.slow.add("example.com")
+    world.agent.answers |= {BOB: FAILED, "frank@example.com": FAILED}
+    world.submit(BOB, sender="frank@example.com")
+    world.advance(2)
+    world.fail("database: commit", times=10_000, error=lambda: sqlite3.OperationalError("disk I/O error"))
+    world.agent.finish()
+    world.advance(10 * DOUBLES)
+    world.healthy()
+    world.advance(20)
+    assert world.states() == ["bounced", "bounced", "delivered"]
+    assert len(world.reports_in()) == 1
