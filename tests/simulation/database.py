@@ -26,10 +26,12 @@ class _Connection(sqlite3.Connection):
     """A connection of one life of the program."""
 
     life: Life
+    patience = ""  # with other programs, as it was asked for
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         self.life.check()
         if "busy_timeout" in sql:
+            self.patience = sql
             sql = "PRAGMA busy_timeout = 0"  # nothing waits in real time for what only virtual time brings
         word = sql.lstrip()[:9].upper()
         if not (word.startswith("COMMIT") or (not self.in_transaction and not word.startswith(_READS))):
