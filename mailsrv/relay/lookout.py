@@ -124,15 +124,17 @@ class Lookout:
     def is_hungry(self) -> bool:
         """Whether there is something to read, and room for it."""
         window = self._window
+        if self._clock.moving:
+            return False  # what is read now may have been moved already, or not; a look follows
         if window.hungry or window.hungry_lanes:
             return True
         return (self._next_lane is not None or window.missed) and window.has_room()
 
     async def fill(self) -> bool:
         """Read what there is room for, a part of it; whether to go on with the next (StorageTrouble)."""
-        if self._clock.moving:
-            return False  # what is read now may have been moved already, or not; a look follows
         window = self._window
+        if self._clock.moving:
+            return False
         if window.missed and window.has_room():
             window.missed = False
             self.look_through()

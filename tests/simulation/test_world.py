@@ -86,7 +86,10 @@ def test_faulty_worlds(first: int) -> None:
 
 @pytest.mark.parametrize("first", range(5000, 5160, 40))
 def test_worlds_of_every_kind_with_crashes(first: int) -> None:
-    assert [text for seed in range(first, first + 40) for text in sweep.story(seed)] == []
+    # The outgoing ones among them take longer, and have tests of their own.
+    # 5019 once looked for work without end, because the clock went back while there was some to be found.
+    seeds = [seed for seed in range(first, first + 40) if seed % 6 < 4]
+    assert [text for seed in seeds for text in sweep.story(seed)] == []
 
 
 @pytest.mark.parametrize("step", ["disk: create", "disk: write", "disk: sync all", "disk: rename", "database: commit"])
