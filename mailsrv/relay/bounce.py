@@ -67,7 +67,23 @@ class Verdict:
 def settle(connection: sqlite3.Connection, settled: Settled, verdict: Verdict) -> tuple[bool, Sequence[Acceptance]]:
     """In the caller's transaction: whether the content of the message has gone, and what was accepted."""
     told = notices.accept(connection, settled.now, verdict.notices)
-    return message.settle_with_reports(connection, settled, verdict.reports), (*verdict.reports, *told)
+    reports = verdict.reports
+    if reports and not message.is_open(connection, settled.message, [each.n for each in settled.settlements]):
+        # The operator took it out during the attempt: nobody is told, but in the ledger.
+        reports, settled = (), settled._replace(settlements=_untold(settled.settlements))
+    return message.settle_with_reports(connection, settled, reports), (*reports, *told)
+
+
+def _untold(settlements: Sequence[Settlement]) -> tuple[Settlement, ...]:
+    """The same without a word of reports."""
+    untold = []
+    for each in settlements:
+        if each.event.kind == ledger.BOUNCED:
+            event = replace(each.event, kind=ledger.DROPPED, detail="", rule="mailsrv queue remove")
+            untold.append(replace(each, state=schema.DROPPED, event=event))
+        elif each.event.kind != ledger.WARNED:
+            untold.append(each)
+    return tuple(untold)
 
 
 class Reports:
