@@ -67,7 +67,23 @@ class Verdict:
 def settle(connection: sqlite3.Connection, settled: Settled, verdict: Verdict) -> tuple[bool, Sequence[Acceptance]]:
     """In the caller's transaction: whether the content of the message has gone, and what was accepted."""
     told = notices.accept(connection, settled.now, verdict.notices)
-    return message.settle_with_reports(connection, settled, verdict.reports), (*verdict.reports, *told)
+    reports = verdict.reports
+    if reports and not message.is_open(connection, settled.message, [each.n for each in settled.settlements]):
+        # The operator took it out during the attempt: nobody is told, but in the ledger.
+        reports, settled = (), settled._replace(settlements=_untold(settled.settlements))
+    return message.settle_with_reports(connection, settled, reports), (*reports, *told)
+
+
+def _untold(settlements: Sequence[Settlement]) -> tuple[Settlement, ...]:
+    """The same without a word of reports."""
+    untold = []
+    for each in settlements:
+        if each.event.kind == ledger.BOUNCED:
+            event = replace(each.event, kind=ledger.DROPPED, detail="", rule="mailsrv queue remove")
+            untold.append(replace(each, state=schema.DROPPED, event=event))
+        elif each.event.kind != ledger.WARNED:
+            untold.append(each)
+    return tuple(untold)
 
 
 class Reports:
@@ -95,10 +111,21 @@ class Reports:
         for recipient, outcome in zip(queued.recipients, outcomes, strict=True):
             judging.take(recipient, outcome)
         reports: dict[Kind, Acceptance] = {}
-        for kind, about in judging.to_tell.items():
-            reports[kind] = await self._compose(kind, queued, about, await content(), judging.now)
-        told = await self._postmaster.refusals(queued, list(zip(queued.recipients, outcomes, strict=True)), judging.now)
+        outcome_of = list(zip(queued.recipients, outcomes, strict=True))
+        try:
+            for kind, about in judging.to_tell.items():
+                reports[kind] = await self._compose(kind, queued, about, await content(), judging.now)
+            told = await self._postmaster.refusals(queued, outcome_of, judging.now)
+        except BaseException:
+            if "lost" in judging.to_tell:
+                self._doubles.give_back()
+            raise
         return Verdict(judging.verdict(reports), tuple(reports.values()), told)
+
+    def not_recorded(self, verdict: Verdict) -> None:
+        """The database did not take it; the attempt is judged again, and what was not told has no part in the pace."""
+        if any(report.arrival.protocol == DOUBLE for report in verdict.reports):
+            self._doubles.give_back()
 
     async def stored(self, number: int, recipients: Sequence[int]) -> Sequence[Acceptance]:
         """Tell a sender who asked for it (NOTIFY=SUCCESS) that these copies are in their mailboxes (RFC 3461 5.2.2)."""

@@ -339,13 +339,16 @@ class QueueRunner:
         """What the outcomes mean, and the messages that were accepted with it."""
         verdict = await self._reports.judge(queued, outcomes, content.whole)
         settled = Settled(self._outside.wall(), queued.id, verdict.settlements)
-        accepted: Sequence[Acceptance] = ()
-        if verdict.reports or verdict.notices or self._spool.is_filed(queued.id):
-            gone, accepted = await self._database.write(bounce.settle, settled, verdict)
-            if gone:
-                self._spool.dropped([queued.id])
-        else:
+        if not (verdict.reports or verdict.notices or self._spool.is_filed(queued.id)):
             await self._database.gather(message.settle_all, settled)
+            return verdict, ()
+        try:
+            gone, accepted = await self._database.write(bounce.settle, settled, verdict)
+        except BaseException:
+            self._reports.not_recorded(verdict)
+            raise
+        if gone:
+            self._spool.dropped([queued.id])
         return verdict, accepted
 
     async def _mind_the_clock(self) -> bool:

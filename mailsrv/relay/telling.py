@@ -119,3 +119,7 @@ class Pace:
             return False
         self._left -= 1.0
         return True
+
+    def give_back(self) -> None:
+        """The last one allowed did not go."""
+        self._left = min(self._left + 1.0, float(self._most))

@@ -61,12 +61,12 @@ class Transaction:
 class _Letter:
     """The content as it is to be stored.
 
-    ``length`` is the octets of its header section, ``size`` and ``lines`` are of the whole, without ``added``, which
-    goes in front.
+    ``head`` is its header section: the draft may have less of it in memory.  ``size`` and ``lines`` are of the whole,
+    without ``added``, which goes in front.
     """
 
     draft: Draft
-    length: int
+    head: bytes
     size: int
     lines: int
     message_id: str
@@ -158,7 +158,7 @@ class Acceptance:
     async def _completed(self, draft: Draft, event: events.DataEnd) -> _Letter:
         """The content with what users left out, and without what does not belong there (StorageTrouble)."""
         facts, transaction = self._facts, self._transaction
-        letter = _Letter(draft, len(facts.header), event.size, event.lines, facts.scan.message_id)
+        letter = _Letter(draft, facts.header, event.size, event.lines, facts.scan.message_id)
         kept = header.without(facts.header, facts.removed)
         if self._account is not None:
             amended = submitted.amend(
@@ -171,10 +171,10 @@ class Acceptance:
             kept = kept if amended.head is None else amended.head
             letter.message_id = letter.message_id or header.message_id(letter.added)
         if kept != facts.header:
-            letter.size += len(kept) - letter.length
+            letter.size += len(kept) - len(letter.head)
             letter.lines += kept.count(b"\n") - facts.header.count(b"\n")
-            letter.draft = transaction.draft = await self._house.spool.with_head(draft, letter.length, kept)
-            letter.length = len(kept)
+            letter.draft = transaction.draft = await self._house.spool.with_head(draft, len(letter.head), kept)
+            letter.head = kept
         return letter
 
     def _accepted(self) -> None:
@@ -236,9 +236,9 @@ class Acceptance:
         """The signature fields for the message, b"" where it is not ours to sign."""
         if self._account is None and not (self._facts.trusted and self._kind != "lmtp"):
             return b""
-        head = letter.added + letter.draft.head()[: letter.length]
+        head = letter.added + letter.head
         domain = self._author_domain(head)
-        body = _from(letter.length, letter.draft.content())
+        body = _from(len(letter.head), letter.draft.content())
         return await self._house.signer.fields(domain, head, body) if domain else b""
 
     def _author_domain(self, head: bytes) -> str:

@@ -264,6 +264,12 @@ def _record(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> None
     ledger.write(connection, attempts[-1].now, events)
 
 
+def is_open(connection: sqlite3.Connection, message: int, numbers: Sequence[int]) -> bool:
+    """Whether one of these recipients is queued or held."""
+    rows = connection.execute("SELECT n FROM recipient WHERE message = ? AND state IN ('queued', 'held')", (message,))
+    return not {n for (n,) in rows}.isdisjoint(numbers)
+
+
 def delivered(
     connection: sqlite3.Connection,
     now: float,

@@ -13,9 +13,9 @@ import pytest
 from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.relay.bounce import RETURNED, WAIT_S
 from mailsrv.relay.telling import DOUBLE_EVERY_S, DOUBLES
-from mailsrv.store import queue_id
+from mailsrv.store import queue, queue_id
 from mailsrv.store.database import StorageTrouble
-from tests.worlds.queue import ACCOUNTS, CONFIG, DEFERRED, FAILED, QueueWorld
+from tests.worlds.queue import ACCOUNTS, CONFIG, DEFERRED, DELIVERED, FAILED, QueueWorld
 from tests.worlds.store import LETTER, PREFIX, SPOOL
 
 ALICE = "alice@example.org"
@@ -564,3 +564,39 @@ def test_what_goes_back_is_what_came_with_our_trace_in_front(world: QueueWorld) 
     world.advance(2)
     (octets,) = world.reports_in()
     assert (PREFIX + LETTER).replace(b"\r\n", b"\n") in octets
+
+
+def test_a_lost_report_that_cannot_be_recorded_for_long_still_goes_to_the_postmaster(world: QueueWorld) -> None:
+    """Each try to record it judges anew; only what is recorded counts for the pace."""
+    world.agent.slow.add("example.com")
+    world.agent.answers |= {BOB: FAILED, "frank@example.com": FAILED}
+    world.submit(BOB, sender="frank@example.com")
+    world.advance(2)
+    world.fail("database: commit", times=10_000, error=lambda: sqlite3.OperationalError("disk I/O error"))
+    world.agent.finish()
+    world.advance(10 * DOUBLES)
+    world.healthy()
+    world.advance(20)
+    assert world.states() == ["bounced", "bounced", "delivered"]
+    assert len(world.reports_in()) == 1
+
+
+@pytest.mark.parametrize("notify", [(), ("SUCCESS", "FAILURE", "DELAY")])
+@pytest.mark.parametrize("outcome", [FAILED, DELIVERED, DEFERRED])
+def test_nobody_is_told_of_what_was_removed_while_an_attempt_was_under_way(
+    world: QueueWorld, outcome: Outcome, notify: tuple[str, ...]
+) -> None:
+    world.agent.answers[BOB] = DEFERRED
+    id = world.submit(BOB, notify=notify)
+    world.advance(60)
+    world.agent.slow.add("example.net")
+    world.agent.answers[BOB] = outcome
+    world.advance(5 * 3600)
+    assert len(world.agent.running) == 1
+    world.operator(queue.remove, id)
+    world.agent.finish()
+    world.advance(60)
+    assert world.reports_in() == []
+    assert world.states() == ["removed"]
+    last = {FAILED: "dropped", DELIVERED: "delivered", DEFERRED: "deferred"}[outcome]
+    assert world.kinds()[-2:] == ["removed", last]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mailsrv.store.key_states import Keys
-from mailsrv.store.spool import KEPT
+from mailsrv.store.spool import KEPT, KEPT_WHEN_BUSY, MEMORY, Draft, Spool
 from tests.smtp.world import Client, World
 from tests.worlds.keys import pair
 from tests.worlds.verifier import verified
@@ -69,6 +69,26 @@ def test_large_messages_are_read_from_their_files(world: World, bcc: str) -> Non
     send(world.logged_in(), f"{FROM}{bcc}X: y\r\n\r\n" + ("0123456789  abcdef \r\n\r\n" * (KEPT // 10)))
     message = leaving(world)
     assert len(message) > 2 * KEPT
+    assert signers(message) == [True, True]
+
+
+def test_a_long_header_section_is_signed_whole_when_memory_runs_short(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_head = Spool.with_head
+
+    async def while_busy(self: Spool, draft: Draft, length: int, head: bytes) -> Draft:
+        self.memory += MEMORY
+        try:
+            return await with_head(self, draft, length, head)
+        finally:
+            self.memory -= MEMORY
+
+    monkeypatch.setattr(Spool, "with_head", while_busy)
+    long = "".join(f"X-{n}: {'x' * 70}\r\n" for n in range(KEPT_WHEN_BUSY // 70))
+    send(world.logged_in(), f"Bcc: carol@example.net\r\n{long}{LETTER}")
+    message = leaving(world)
+    assert b"Bcc" not in message
     assert signers(message) == [True, True]
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import time
 import zlib
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,63 @@ def test_an_index_leads_nowhere_out_of_the_mailbox(world: World) -> None:
     found, listed = world.look()
     assert listed == 2
     assert ".." not in found.path(0)
+
+
+def forged(snapshot: Snapshot, **changed: Any) -> Snapshot:
+    """An index as another program might write it, with a checksum that is right."""
+    parts = ("names", "starts", "sizes", "octets", "measured", "uidls", "problems", "stamp")
+    return Snapshot(**{part: getattr(snapshot, part) for part in parts} | changed)
+
+
+def forgeries(true: Snapshot) -> list[Snapshot]:
+    few, many = array("I", true.starts[:-1]), array("I", [*true.starts, 0])
+    return [
+        forged(true, names=true.names.replace(b"\0", b"x")),
+        forged(true, names=true.names[:-1]),
+        forged(true, names=b"x" + true.names[1:]),
+        forged(true, names=true.names.replace(b"\0n", b"\0", 1)),
+        forged(true, starts=few),
+        forged(true, starts=many),
+        forged(true, starts=array("I", [true.starts[0] + 1, *true.starts[1:]])),
+        forged(true, starts=array("I", [4_000_000_000] * len(true))),
+        forged(true, sizes=array("Q", true.sizes[:-1])),
+        forged(true, sizes=array("Q", [*true.sizes, 17])),
+        forged(true, octets=true.octets + 1),
+        forged(true, measured=array("I", [len(true)])),
+        forged(true, uidls={len(true): "x"}),
+        forged(true, uidls={0: "x\r\n.\r\n-ERR"}),
+        forged(true, uidls={0: ""}),
+    ]
+
+
+def test_a_forged_index_is_as_if_it_were_not_there(world: World) -> None:
+    world.fill(20)
+    true = world.look()[0]
+    expected = true.messages
+    for index in forgeries(true):
+        index_file.write(world.disk, str(world.box), index)
+        world.start()
+        found, listed = world.look()
+        assert (found.messages, found.octets, listed) == (expected, true.octets, 2)
+
+
+def test_a_forged_index_of_an_older_state_is_as_if_it_were_not_there(world: World) -> None:
+    world.fill(20)
+    true = world.look()[0]
+    expected = true.messages
+    for index in forgeries(true):
+        index.stamp = (1.0, 1.0, 1.0)
+        index_file.write(world.disk, str(world.box), index)
+        world.start()
+        assert world.look()[0].messages == expected
+
+
+def test_an_index_of_nothing_but_brackets_is_as_if_it_were_not_there(world: World) -> None:
+    world.fill(20)
+    expected = world.look()[0].messages
+    (world.box / index_file.FILE).write_bytes(b"mailsrv index 1\n" + b"[" * 1_000_000 + b"\n")
+    world.start()
+    assert world.look()[0].messages == expected
 
 
 def test_an_index_is_not_read_through_a_link(world: World, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from mailsrv.store import queue_id, spool
+from mailsrv.store import queue_id, schema, spool
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.spool import KEPT, KEPT_WHEN_BUSY, MEMORY
 from tests.simulation.disk import SimulatedFilesystem
@@ -274,6 +275,38 @@ def test_a_commit_that_failed_and_comes_back_with_a_crash_finds_its_file(store: 
     store.boot(recover=False)
     assert list(spooled(store).values()) == [LARGE]
     assert store.gaps() == []
+
+
+def test_files_of_failed_commits_go_even_if_no_message_can_be_accepted(store: Store) -> None:
+    """They may be what takes the room that every MAIL asks for."""
+    store.fail("database: commit", times=2, error=lambda: sqlite3.OperationalError("disk I/O error"))
+    with pytest.raises(StorageTrouble):
+        held_in_queue(store, LARGE)
+    store.advance(2)
+    store.fail("database: commit", times=2, error=lambda: sqlite3.OperationalError("disk I/O error"))
+    store.spool.room()
+    store.advance(2)
+    assert len(spooled(store)) == 1, "still in doubt"
+    store.healthy()
+    store.spool.room()
+    store.advance(2)
+    assert spooled(store) == {}
+    assert store.gaps() == []
+
+
+def test_what_ends_the_doubt_is_written_though_it_changes_nothing(tmp_path: Path) -> None:
+    """SQLite leaves out a commit without changed pages, and what a crash would bring back stayed where it was."""
+    connection = sqlite3.connect(tmp_path / "mailsrv.db", isolation_level=None)
+    schema.prepare(connection, "mailsrv.db", upgrade=True)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    wal = tmp_path / "mailsrv.db-wal"
+    assert wal.stat().st_size == 0
+    connection.execute("BEGIN IMMEDIATE")
+    spool._something(connection)
+    connection.execute("COMMIT")
+    assert wal.stat().st_size > 0
+    assert connection.execute("SELECT * FROM secret").fetchall() == []
+    connection.close()
 
 
 def test_a_discarded_message_leaves_no_file(store: Store) -> None:

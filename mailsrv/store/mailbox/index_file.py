@@ -14,9 +14,11 @@ import json
 import sys
 import zlib
 from array import array
+from itertools import accumulate, islice
 from typing import Any, Final
 
 from mailsrv.outside.interfaces import IFilesystem
+from mailsrv.store.mailbox import uidls
 from mailsrv.store.mailbox.snapshot import Snapshot
 
 FILE: Final = "mailsrv-index"
@@ -43,7 +45,7 @@ def read(filesystem: IFilesystem, path: str) -> Snapshot | None:
     data = b"".join(blocks)
     try:
         return _decode(data)
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -110,16 +112,34 @@ def _decode(data: bytes) -> Snapshot | None:
     names, starts, sizes, measured, replaced, identifiers = parts
     if b"/" in names:
         return None  # a checksum keeps nobody from writing a way out of the mailbox
-    uidls = dict(zip(array("I", replaced), identifiers.decode("ascii").split("\0"), strict=False))
-    return Snapshot(
+    given = dict(zip(array("I", replaced), identifiers.decode("ascii").split("\0"), strict=False))
+    snapshot = Snapshot(
         names,
         array("I", starts),
         array("Q", sizes),
         int(head["octets"]),
         array("I", measured),
-        uidls,
+        given,
         tuple(head["problems"]),
         tuple(head["stamp"]),
+    )
+    return snapshot if _is_consistent(snapshot) else None
+
+
+def _is_consistent(snapshot: Snapshot) -> bool:
+    """Whether the parts fit together: who reads them later does not look, and may be the reactor's thread."""
+    names, count = snapshot.names, len(snapshot.sizes)
+    records = names.split(b"\0")
+    starts = accumulate((len(record) + 1 for record in records[:-1]), initial=0)
+    return (
+        records[-1] == b""
+        and len(records) == count + 1
+        and all(record[:1] in (b"n", b"c") for record in records[:-1])
+        and snapshot.starts == array("I", islice(starts, count))
+        and snapshot.octets == sum(snapshot.sizes)
+        and max(snapshot.measured, default=-1) < count
+        and max(snapshot.uidls, default=-1) < count
+        and all(uidls.UIDL.fullmatch(uidl) for uidl in snapshot.uidls.values())
     )
 
 
