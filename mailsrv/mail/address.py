@@ -16,6 +16,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import idna
 
@@ -150,6 +151,7 @@ def _parse_local(text: str) -> str:
     raise AddressError("the part before the @ contains characters that need quotes")
 
 
+@lru_cache(maxsize=1024)  # the same address is written down a dozen times for each message
 def _written(local: str) -> str:
     if _DOT_STRING.fullmatch(local):
         return local

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IListeningPort,
+    IProtocol,
     IProtocolFactory,
     IReactorCore,
     IReactorFromThreads,
@@ -186,6 +187,13 @@ class Outside(Protocol):
 
     def listen(self, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen at a Twisted server endpoint string; fails with CannotListenError or ValueError."""
+        ...
+
+    def connect(self, address: str, port: int, factory: IProtocolFactory, timeout_s: float) -> Deferred[IProtocol]:
+        """Connect to ``address``, IPv4 or IPv6 as text, within ``timeout_s`` seconds; cancelling gives it up.
+
+        Fires with the connected protocol; fails with a ConnectError of Twisted's or OSError.
+        """
         ...
 
     def connect_database(self, path: str) -> sqlite3.Connection:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocol, IProtocolFactory
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from mailsrv.outside.connecting import connect
 from mailsrv.outside.filesystem import Filesystem
 from mailsrv.outside.interfaces import IFilesystem, IReactor, IResolver, Worker
 from mailsrv.outside.listening import listen
@@ -61,6 +62,9 @@ class RealOutside:
 
     def listen(self, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         return listen(self.reactor, description, factory)
+
+    def connect(self, address: str, port: int, factory: IProtocolFactory, timeout_s: float) -> Deferred[IProtocol]:
+        return connect(self.reactor, address, port, factory, timeout_s)
 
     def connect_database(self, path: str) -> sqlite3.Connection:
         return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)

@@ -130,11 +130,7 @@ class Conversation:
             event = lost or await self._client.next_event(timeouts.final)
         match event:
             case TransactionEnded(".", RemoteReply(positive=True) as reply):
-                delivered = self._session.outcome(
-                    Result.DELIVERED, reply.status, f"{self._session.hop} took the message.", reply
-                )
-                delivered = replace(delivered, tells_sender="DSN" in self._core.extensions)
-                self._attempt.settled.update(dict.fromkeys(accepted, delivered))
+                self._attempt.settled.update(dict.fromkeys(accepted, self._session.delivered(reply)))
             case TransactionEnded("MAIL", RemoteReply() as reply):
                 return self._sender_refused(reply, batch)
             case TransactionEnded(reply=RemoteReply() as reply):

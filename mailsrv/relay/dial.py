@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from typing import Any, Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import ITCPTransport
@@ -21,7 +20,6 @@ from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.outside.interfaces import Outside
 from mailsrv.relay.attempt import Trouble
 from mailsrv.relay.connection import SmtpClient
-from mailsrv.relay.family import family_of
 from mailsrv.relay.mx import Hop
 from mailsrv.relay.route import listens_at
 from mailsrv.smtp.client import ClientConnection
@@ -34,6 +32,7 @@ class Dialer:
     """Dials, and can close whatever it has dialled."""
 
     def __init__(self, outside: Outside) -> None:
+        self._outside = outside
         self._reactor = outside.reactor
         self._clients: set[SmtpClient] = set()
         self._dials: set[Deferred[Any]] = set()
@@ -44,10 +43,9 @@ class Dialer:
         if self.closed:
             return Trouble(Outcome(Result.DEFERRED, "4.3.2", "This server is shutting down."))
         client = SmtpClient(self._reactor, core)
-        endpoint: Any = TCP6ClientEndpoint if family_of(hop.address) == "IPv6" else TCP4ClientEndpoint
         factory = Factory.forProtocol(lambda: client)
         factory.noisy = False
-        dial = endpoint(self._reactor, hop.address, hop.port, timeout=timeout_s).connect(factory)
+        dial = self._outside.connect(hop.address, hop.port, factory, timeout_s)
         self._dials.add(dial)
         unreachable = False
         try:

@@ -201,6 +201,12 @@ class Session:
 
     # What it means.
 
+    def delivered(self, reply: RemoteReply) -> Outcome:
+        """The server's yes to the content."""
+        remote, tells_sender = str(self.hop), "DSN" in self.core.extensions
+        reason = f"{remote} took the message."
+        return Outcome(Result.DELIVERED, reply.status, reason, reply.text, remote, "", self._channel, tells_sender)
+
     def refusal(self, reply: RemoteReply, what: str) -> Outcome:
         """The server's no to the mail itself: ``what`` is the sender, the recipient or the message."""
         if reply.permanent and not (reply.code == 530 and self._route is not None):

@@ -8,7 +8,9 @@ client cannot be misled by it.  ``ReplyError`` for what is no reply, for lines b
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from mailsrv.smtp.client_events import RemoteReply
 
@@ -51,7 +53,7 @@ class ReplyReader:
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._lines: list[str] = []
+        self._lines: list[_Line] = []
         self._octets = 0
 
     @property
@@ -73,19 +75,37 @@ class ReplyReader:
             raise ReplyError(f"a line of a reply is longer than {LINE_LIMIT} octets")
         return None
 
-    def _take(self, line: bytes) -> RemoteReply | None:
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise ReplyError(f"not an SMTP reply: {clean(line[:80])}")
-        self._octets += len(line)
+    def _take(self, octets: bytes) -> RemoteReply | None:
+        line = _read(octets)
+        self._octets += len(octets)
         if self._octets > REPLY_LIMIT or len(self._lines) >= LINES_LIMIT:
             raise ReplyError(f"a reply is longer than {LINES_LIMIT} lines or {REPLY_LIMIT} octets")
-        code, separator, text = found.groups()
-        self._lines.append(clean(text or b""))
-        if separator == b"-":
+        self._lines.append(line)
+        if line.continues:
             return None
-        lines, self._lines, self._octets = tuple(self._lines), [], 0
-        return RemoteReply(int(code), _status(int(code), lines), lines)
+        lines, self._lines, self._octets = self._lines, [], 0
+        return RemoteReply(line.code, _status(line.code, lines), tuple(each.text for each in lines))
+
+
+class _Line(NamedTuple):
+    """``status`` is the enhanced status code in front of the text, "" when there is none."""
+
+    code: int
+    continues: bool
+    text: str
+    status: str
+
+
+@lru_cache(maxsize=256)  # servers say the same few things again and again
+def _read(octets: bytes) -> _Line:
+    """One line without its end (ReplyError)."""
+    found = _LINE.fullmatch(octets)
+    if found is None:
+        raise ReplyError(f"not an SMTP reply: {clean(octets[:80])}")
+    code, separator, rest = found.groups()
+    text = clean(rest or b"")
+    status = _STATUS.match(text)
+    return _Line(int(code), separator == b"-", text, status[1] if status else "")
 
 
 def clean(octets: bytes) -> str:
@@ -96,10 +116,9 @@ def clean(octets: bytes) -> str:
     return "".join(c if c.isprintable() else "?" for c in text.replace("\t", " ")).strip()
 
 
-def _status(code: int, lines: tuple[str, ...]) -> str:
+def _status(code: int, lines: Sequence[_Line]) -> str:
     """RFC 2034 4: the status stands in front of the text, and its class is the code's."""
     for line in reversed(lines):
-        found = _STATUS.match(line)
-        if found and found.group(1)[0] == str(code)[0]:
-            return found.group(1)
+        if line.status and int(line.status[0]) == code // 100:
+            return line.status
     return _DERIVED.get(code, f"{code // 100}.0.0")

@@ -54,6 +54,9 @@ class Outside:
     def listen(self, description: str, factory: Any) -> Any:
         raise NotImplementedError
 
+    def connect(self, address: str, port: int, factory: Any, timeout_s: float) -> Any:
+        raise NotImplementedError
+
     def connect_database(self, path: str) -> Any:
         raise NotImplementedError
 

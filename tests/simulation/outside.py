@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocol, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailsrv.outside.interfaces import IFilesystem, IReactor, IResolver, Worker
@@ -57,6 +58,11 @@ class SimulatedOutside:
         interface = {"tcp": "", "tcp6": "::"}[kind]
         listen: Any = self.simulated_reactor.listenTCP
         return maybeDeferred(listen, int(port), factory, interface=interface)
+
+    def connect(self, address: str, port: int, factory: IProtocolFactory, timeout_s: float) -> Deferred[IProtocol]:
+        endpoint: Any = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        connected: Deferred[IProtocol] = endpoint(self.reactor, address, port, timeout=timeout_s).connect(factory)
+        return connected
 
     def connect_database(self, path: str) -> sqlite3.Connection:
         return self._machine.databases.connect(path, self.life)

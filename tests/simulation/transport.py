@@ -13,11 +13,10 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.base import BaseConnector
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
-from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailsrv.outside.listening import PromptTransport
+from mailsrv.outside.transports import Prompt, PromptServer
 from tests.simulation.network import Place, SimulatedSocket, canonical, is_loopback
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ def _address(place: Place) -> IPv4Address | IPv6Address:
     return IPv6Address("TCP", *place) if ":" in place[0] else IPv4Address("TCP", *place)
 
 
-class SimulatedConnection(Connection):
-    """What both sides of a connection have in common."""
+class SimulatedConnection(Prompt):
+    """What both sides of a connection have in common, the program's own way of writing too."""
 
     endpoint: SimulatedSocket
     simulated_reactor: SimulatedReactor
@@ -46,15 +45,15 @@ class SimulatedConnection(Connection):
         self.protocol._aggregator._clock = self.reactor  # type: ignore[attr-defined]
 
 
-class SimulatedServer(SimulatedConnection, PromptTransport):
-    """The server's side of a connection, with the program's own way of writing."""
+class SimulatedServer(SimulatedConnection, PromptServer):
+    """The server's side of a connection."""
 
     def __init__(self, endpoint: SimulatedSocket, protocol: IProtocol, reactor: SimulatedReactor) -> None:
         self.endpoint = endpoint
         self.simulated_reactor = reactor
         endpoint.connection = self
         self.repstr = f"<server's side of {endpoint.remote} to {endpoint.local}>"
-        PromptTransport.__init__(self, endpoint, protocol, endpoint.remote, None, 0, reactor)  # type: ignore[arg-type]
+        PromptServer.__init__(self, endpoint, protocol, endpoint.remote, None, 0, reactor)  # type: ignore[arg-type]
 
 
 class SimulatedClient(SimulatedConnection):
