@@ -21,6 +21,7 @@ from mailsrv.app import Server, StartError, build
 from mailsrv.config import DEFAULT_PATH, ConfigError
 from mailsrv.outside.monotonic import keep_steady_time
 from mailsrv.outside.polling import prompt
+from mailsrv.outside.prompt_writes import call_promptly
 from mailsrv.outside.real import RealOutside
 from mailsrv.settings import FileSettings
 from mailsrv.store.accounts import AccountsError
@@ -56,6 +57,7 @@ class MailService(Service):
         os.umask(0o077)  # mail, database and keys are nobody else's
         _raise_file_limit(self._settings.config.limits.connections)
         prompt(reactor)
+        call_promptly(reactor)
         keep_steady_time(reactor)
         self._server = build(self._settings, RealOutside(reactor))
         try:

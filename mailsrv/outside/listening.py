@@ -3,8 +3,7 @@
 - ``tcp6:`` sockets take IPv6 alone, so that ``tcp:25`` and ``tcp6:25`` stand side by side;
 - the queue of connections that wait to be accepted is long enough for a storm;
 - a local socket that a killed server left behind does not keep the next one from starting, and no lock file is needed;
-- a write goes to the socket at once when nothing waits before it.  Twisted would put it off to the next turn of the
-  reactor, which costs a server of short answers a third of its speed.
+- a write goes to the socket at once when nothing waits before it (``prompt_writes``).
 """
 
 from __future__ import annotations
@@ -24,28 +23,13 @@ from twisted.internet.unix import Port as UnixPort
 from twisted.internet.unix import Server as UnixServer
 from twisted.python.failure import Failure
 
+from mailsrv.outside.prompt_writes import PromptWrites
+
 BACKLOG = 4096  # the kernel's own limit, net.core.somaxconn, is that by default
-_NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS)
 
 
-class PromptTransport(Server):
-    """A server's side of a TCP connection that sends at once what it can."""
-
-    def write(self, data: bytes) -> None:
-        # Once TLS is on, what comes here is clear text on its way to the TLS layer.
-        if self.TLS or self.dataBuffer or self._tempDataBuffer or not self.connected or self.disconnecting:
-            super().write(data)  # type: ignore[no-untyped-call]
-            return
-        try:
-            sent = self.socket.send(data)
-        except OSError as error:
-            if error.errno not in _NOT_NOW:
-                # The reactor finds the same when it writes, and closes the connection in its own turn.
-                super().write(data)  # type: ignore[no-untyped-call]
-                return
-            sent = 0
-        if sent < len(data):
-            super().write(data[sent:])  # type: ignore[no-untyped-call]
+class PromptTransport(PromptWrites, Server):
+    """A server's side of a TCP connection."""
 
 
 class MailPort(Port):

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.outside.listening import PromptTransport
+from mailsrv.outside.prompt_writes import PromptWrites
 from tests.simulation.network import Place, SimulatedSocket, canonical, is_loopback
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class SimulatedServer(SimulatedConnection, PromptTransport):
         PromptTransport.__init__(self, endpoint, protocol, endpoint.remote, None, 0, reactor)  # type: ignore[arg-type]
 
 
-class SimulatedClient(SimulatedConnection):
-    """The client's side of a connection, from the first packet on."""
+class SimulatedClient(SimulatedConnection, PromptWrites):
+    """The client's side of a connection, from the first packet on, with the program's own way of writing."""
 
     _tlsClientDefault = True
 
