@@ -10,22 +10,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import disk, idle, opening, queue, retrieve, throughput
+from bench import disk, idle, latency, opening, queue, retrieve, throughput
 from bench.peers import MAILSRV, SERVERS, Bench, unavailable
 from tests.peers.programs import ROOT, ProgramError, find
 
-KINDS = ("receive", "relay", "idle", "retrieve", "opening", "queue")
+KINDS = ("receive", "relay", "latency", "idle", "retrieve", "opening", "queue")
 
 _ABOUT = """\
 receive   durable messages/s by SMTP into a Maildir: 4 KiB, 20 clients
 relay     durable messages/s by SMTP through the queue to a next hop that throws them away
+latency   milliseconds from 250 to the next hop and to the Maildir, one message at a time on an idle server
 idle      memory for each idle connection, and how long a new client waits for its greeting meanwhile
 retrieve  messages/s by POP3 from a Maildir, beside Dovecot
 opening   milliseconds until a large mailbox is open by POP3, beside Dovecot
 queue     a full queue: start, memory, what a new message waits; the queue runner alone, about 3 GB of disk
 
-The client is Postfix's smtp-source (Debian: apt install postfix; no service need run).  Postfix and Dovecot are
-measured when they are installed and the caller is root: with private configurations on loopback, never the system's.
+The client of receive and relay is Postfix's smtp-source (Debian: apt install postfix; no service need run).  Postfix
+and Dovecot are measured when they are installed and the caller is root: with private configurations on loopback, never
+the system's.
 """
 
 
@@ -35,7 +37,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("what", nargs="*", default=["receive"], help=f"{', '.join(KINDS)}; default: receive")
     parser.add_argument("--rounds", type=int, default=3, help="alternating runs of each server (default 3)")
-    parser.add_argument("--messages", type=int, default=5000, help="messages of a run (default 5000)")
+    parser.add_argument(
+        "--messages", type=int, default=5000, help="messages of a run (default 5000; latency: 100 at most)"
+    )
     parser.add_argument("--connections", type=int, default=10_000, help="idle connections (default 10000)")
     parser.add_argument("--queued", type=int, default=1_000_000, help="messages of a full queue (default 1000000)")
     parser.add_argument("--only", metavar="SERVER", action="append", help=f"one of {', '.join(SERVERS)}, Dovecot")
@@ -89,6 +93,10 @@ def _run(what: str, arguments: argparse.Namespace, place: Path) -> Any:
         if arguments.profile:
             return retrieve.look_inside(place, place / "inside")
         return retrieve.run(place, arguments.rounds, arguments.only, arguments.json)
+    if what == "latency":
+        servers = _available(arguments.only or list(SERVERS))
+        messages = min(arguments.messages, latency.MESSAGES)
+        return latency.run(Bench(place), servers, messages, arguments.rounds, arguments.json)
     modes = [arguments.mode] if arguments.mode else list(throughput.MODES)
     if arguments.profile or arguments.strace:
         return _look_inside(what, modes, arguments, place)

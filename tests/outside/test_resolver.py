@@ -18,6 +18,7 @@ import dns.rrset
 import pytest
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, ITCPTransport, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.trial.unittest import TestCase
@@ -125,17 +126,16 @@ class Nameserver:
         self._ports: list[IListeningPort] = []
 
     def listen(self) -> str:
+        factory = Factory.forProtocol(lambda: _Stream(self))
+        factory.noisy = False
         while True:
-            udp = reactor.listenUDP(0, _Datagrams(self), interface="127.0.0.1")
-            port = udp.getHost().port
-            factory = Factory.forProtocol(lambda: _Stream(self))
-            factory.noisy = False
+            tcp = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            self._ports.append(tcp)
+            port = tcp.getHost().port
             try:
-                tcp = reactor.listenTCP(port, factory, interface="127.0.0.1")
-            except OSError:
-                udp.stopListening()
-                continue
-            self._ports = [udp, tcp]
+                self._ports.append(reactor.listenUDP(port, _Datagrams(self), interface="127.0.0.1"))
+            except CannotListenError:
+                continue  # somebody's UDP; the TCP port stays taken until the end, so that it is not offered again
             return f"127.0.0.1:{port}"
 
     async def close(self) -> None:

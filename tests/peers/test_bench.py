@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import latency
 from tests.peers.programs import ROOT
 
 
@@ -31,6 +32,33 @@ def test_throughput(need: Callable[[str], str], tmp_path: Path, what: str) -> No
     figures = json.loads(done.stdout)[what]
     for mode in ("one", "many"):
         assert figures[mode]["mailsrv"]["finished"]["median"] > 0
+
+
+@pytest.mark.slow
+def test_latency(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "latency", "--json", "--only", "mailsrv", "--messages", "10"]
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--no-loop", "--dir", str(tmp_path)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["latency"]
+    assert set(figures) == {"relay", "relay, answered", "anew", "anew, answered", "local"}
+    for by_name in figures.values():
+        assert by_name["mailsrv"]["median"] <= by_name["mailsrv"]["p90"] <= by_name["mailsrv"]["worst"]
+    # The same messages, and the next hop answers after it has read.
+    for case in ("relay", "anew"):
+        assert figures[f"{case}, answered"]["mailsrv"]["median"] > figures[case]["mailsrv"]["median"]
+
+
+def test_latency_of_many_rounds() -> None:
+    figures = latency.summary([[float(n) for n in range(1, 51)], [float(n) for n in range(51, 101)]])
+    assert (figures["median"], figures["p90"], figures["worst"]) == (50.5, 90.0, 100.0)
+    assert figures["rounds"] == {"median": 50.5, "least": 25.5, "most": 75.5}
 
 
 @pytest.mark.slow

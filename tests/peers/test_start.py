@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.peers.programs import Program, free_port
-from tests.peers.server import BIN, Mailsrv, Template
+from tests.peers.server import BIN, ENVIRONMENT, Mailsrv, Template
 
 # What twistd itself writes before and after.
 _LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[\S*\] ")
@@ -97,6 +99,35 @@ def test_a_daemon_that_cannot_start_says_so_to_who_started_it(server: Mailsrv) -
     assert b"cannot listen" in done.stdout + done.stderr
     assert "Address already in use" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+_START_AND_LOOK = """
+import sys
+from twisted.logger import capturedLogs
+from mailsrv.app import StartError
+from mailsrv.settings import FileSettings
+from mailsrv.tap import MailService
+with capturedLogs() as logged:
+    try:
+        MailService(FileSettings(sys.argv[1]), foreground=False).privilegedStartService()
+    except StartError as error:
+        print([event["error"] for event in logged if "error" in event] == [str(error)])
+"""
+
+
+def test_a_daemon_has_logged_why_before_the_process_that_waits_for_it_hears(server: Mailsrv) -> None:
+    # It hears when the exception is out, and ends; whoever called it may read the log at once.
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        change(server, listen__pop3=[f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"])
+        done = subprocess.run(
+            [sys.executable, "-c", _START_AND_LOOK, str(server.config)],
+            env={**os.environ, **ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_malformed_endpoint(server: Mailsrv) -> None:
