@@ -32,7 +32,7 @@ from mailsrv.relay.bounce import Reports
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.store import schema
-from mailsrv.store.accounts import parse_directory
+from mailsrv.store.accounts.accounts import parse_directory
 from mailsrv.store.database import Database
 from mailsrv.store.message import Arrival, FinalRecipient, QueuedMessage
 from mailsrv.store.spool import Spool

@@ -38,25 +38,27 @@ from mailsrv.relay.delivery import Relay
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.smtp.house import House
 from mailsrv.smtp.protocol import SmtpFactory
-from mailsrv.store import homes, ledger, maildir, schema, secret
+from mailsrv.store import ledger, schema, secret
+from mailsrv.store.accounts import homes
+from mailsrv.store.accounts.homes import HomesKept
+from mailsrv.store.accounts.logins import Logins
+from mailsrv.store.accounts.password_renewal import PasswordRenewal
+from mailsrv.store.accounts.passwords import Match, Passwords
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
-from mailsrv.store.homes import HomesKept
-from mailsrv.store.housekeeping import Housekeeping
 from mailsrv.store.key_states import Keys
 from mailsrv.store.ledger import Event
-from mailsrv.store.logins import Logins
-from mailsrv.store.mailboxes import MailStore
+from mailsrv.store.mailbox import maildir
+from mailsrv.store.mailbox.housekeeping import Housekeeping
+from mailsrv.store.mailbox.mailboxes import MailStore
+from mailsrv.store.mailbox.quota_warning import QuotaWarnings
+from mailsrv.store.mailbox.usage import MailboxUsage
 from mailsrv.store.message import Acceptance
 from mailsrv.store.notices import Notices
-from mailsrv.store.password_renewal import PasswordRenewal
-from mailsrv.store.passwords import Match, Passwords
-from mailsrv.store.quota_warning import QuotaWarnings
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings as Present
 from mailsrv.store.spool import Spool
 from mailsrv.store.tail import Tail
-from mailsrv.store.usage import MailboxUsage
 from mailsrv.tls import ServerCertificate
 
 log = Logger()

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from mailsrv.config import Config, ConfigError, load
 from mailsrv.store import key_states
-from mailsrv.store.accounts import AccountsError, Directory, load_directory
+from mailsrv.store.accounts.accounts import AccountsError, Directory, load_directory
 from mailsrv.store.key_states import Keys
 from mailsrv.store.keys import KeyFileError
 from mailsrv.tls import CertificateError, ServerCertificate

@@ -23,7 +23,7 @@ from mailsrv.outside.monotonic import keep_steady_time
 from mailsrv.outside.polling import prompt
 from mailsrv.outside.real import RealOutside
 from mailsrv.settings import FileSettings
-from mailsrv.store.accounts import AccountsError
+from mailsrv.store.accounts.accounts import AccountsError
 from mailsrv.store.keys import KeyFileError
 from mailsrv.store.schema import DatabaseError
 from mailsrv.tls import CertificateError

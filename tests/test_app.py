@@ -18,10 +18,12 @@ from mailsrv.app import Server, StartError, build
 from mailsrv.config import parse
 from mailsrv.dkim import publication
 from mailsrv.outside import listening
-from mailsrv.store import homes, housekeeping, key_states, ledger, maildirsize, queue
-from mailsrv.store.accounts import parse_directory
+from mailsrv.store import key_states, ledger, queue
+from mailsrv.store.accounts import homes
+from mailsrv.store.accounts.accounts import parse_directory
 from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.ledger import Event
+from mailsrv.store.mailbox import housekeeping, maildirsize
 from mailsrv.store.schema import DatabaseError
 from mailsrv.tls import ServerCertificate
 from tests.simulation.certificates import pem

@@ -12,9 +12,9 @@ from mailsrv.config import ConfigError
 from mailsrv.mail.address import Address
 from mailsrv.settings import FileSettings
 from mailsrv.store import key_states, keys
-from mailsrv.store.accounts import AccountsError
+from mailsrv.store.accounts.accounts import AccountsError
+from mailsrv.store.accounts.passwords import hash_password
 from mailsrv.store.keys import KeyFileError
-from mailsrv.store.passwords import hash_password
 from mailsrv.tls import CertificateError
 from tests.peers import certificate as peer_certificate
 

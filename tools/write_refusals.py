@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from mailsrv.relay import refusals_any, refusals_blocklists, refusals_google, refusals_microsoft, refusals_providers
-from mailsrv.relay.remedy import Action, Remedy, Row
+from mailsrv.relay.remedies import blocklists, generic, google, microsoft, providers
+from mailsrv.relay.remedies.remedy import Action, Remedy, Row
 
 PAGE = Path(__file__).parent.parent / "docs" / "operator" / "refusals.rst"
 WIDTH = 120
@@ -31,11 +31,11 @@ _ACTS = {
     Action.OTHER_FAMILY: "The server tries the other IP family where both sides have both.",
 }
 _TABLES: tuple[tuple[str, tuple[Row, ...]], ...] = (
-    ("Google", refusals_google.ROWS),
-    ("Microsoft", refusals_microsoft.ROWS),
-    ("Yahoo, Apple, GMX, T-Online, filters", refusals_providers.ROWS),
-    ("Block lists", refusals_blocklists.ROWS),
-    ("Servers of any make", refusals_any.ROWS),
+    ("Google", google.ROWS),
+    ("Microsoft", microsoft.ROWS),
+    ("Yahoo, Apple, GMX, T-Online, filters", providers.ROWS),
+    ("Block lists", blocklists.ROWS),
+    ("Servers of any make", generic.ROWS),
 )
 
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from mailsrv.checks.clients import address_of
 from mailsrv.mail.address import Address
-from mailsrv.store import acquaintance
+from mailsrv.store.accounts import acquaintance
 from mailsrv.store.database import Database
 from mailsrv.store.message import Hold
 

@@ -18,9 +18,9 @@ from mailsrv.checks.interfaces import Penalties
 from mailsrv.mail.address import Address, AddressError
 from mailsrv.sasl.scram import WRONG_PASSWORD, ServerFirst, StoredKeys
 from mailsrv.store import ledger
-from mailsrv.store.accounts import Account
+from mailsrv.store.accounts.accounts import Account
+from mailsrv.store.accounts.passwords import Match, Passwords, TooBusy
 from mailsrv.store.ledger import Event
-from mailsrv.store.passwords import Match, Passwords, TooBusy
 from mailsrv.store.settings import Settings
 
 _LABELS = {"smtp": "SMTP AUTH", "pop3": "POP3"}

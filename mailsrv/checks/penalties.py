@@ -2,9 +2,9 @@
 
 Each failed login makes the next one from that client network wait longer, and, more gently, the next one to that
 account from anywhere.  Logins of a network that has to wait stand in line, so many connections at once try hardly more
-passwords than one.  Where an account was logged in to before is a place of its owner (``mailsrv.store.homes``):
-strangers cannot slow it down, only failures with that account from there can, and these gently too.  A login makes good
-for the failures with its own account and not for those with others.
+passwords than one.  Where an account was logged in to before is a place of its owner
+(``mailsrv.store.accounts.homes``): strangers cannot slow it down, only failures with that account from there can, and
+these gently too.  A login makes good for the failures with its own account and not for those with others.
 
 Each command that is refused for good makes the client network wait before its next one, so trying out names takes long;
 a message that is accepted makes good for it.  Everything is forgotten after an hour.  Memory is bounded: the oldest

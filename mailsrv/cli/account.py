@@ -18,11 +18,11 @@ from mailsrv.cli import account_import, account_list, account_quota
 from mailsrv.cli.command import Failure, add_common, config_of
 from mailsrv.config import Config
 from mailsrv.mail.address import Address
-from mailsrv.store import app_passwords, homes, logins, scram_keys
-from mailsrv.store.account_files import Texts, edit
-from mailsrv.store.accounts import Account, Directory, account_address, parse_directory, read_text
+from mailsrv.store.accounts import app_passwords, homes, logins, scram_keys
+from mailsrv.store.accounts.account_files import Texts, edit
+from mailsrv.store.accounts.accounts import Account, Directory, account_address, parse_directory, read_text
+from mailsrv.store.accounts.passwords import generate_password, hash_password
 from mailsrv.store.connection import opened, transaction
-from mailsrv.store.passwords import generate_password, hash_password
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

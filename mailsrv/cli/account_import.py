@@ -20,13 +20,13 @@ from mailsrv.cli.progress import Progress
 from mailsrv.cli.wording import clean, counted
 from mailsrv.config import Config
 from mailsrv.mail.address import Address, AddressError, domain_a_label
-from mailsrv.store.account_files import Texts, edit
-from mailsrv.store.accounts import Directory, account_address
+from mailsrv.store.accounts.account_files import Texts, edit
+from mailsrv.store.accounts.accounts import Directory, account_address
+from mailsrv.store.accounts.password_schemes import SCHEMES, UnknownScheme
+from mailsrv.store.accounts.passwords import hash_password
 from mailsrv.store.migration import passwd_file, sql_users
 from mailsrv.store.migration.letter import Trouble
 from mailsrv.store.migration.users import LOCKED, User, in_clear
-from mailsrv.store.password_schemes import SCHEMES, UnknownScheme
-from mailsrv.store.passwords import hash_password
 
 _SQL = re.compile(r"^\s*(?:INSERT\s|REPLACE\s+INTO|COPY\s+\S+\s*\(|CREATE\s+TABLE)", re.IGNORECASE | re.MULTILINE)
 

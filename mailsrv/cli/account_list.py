@@ -11,10 +11,10 @@ from mailsrv.cli import account_quota
 from mailsrv.cli.command import print_json, table, wants_json
 from mailsrv.cli.wording import clean, moment
 from mailsrv.config import Config
-from mailsrv.store import logins
-from mailsrv.store.accounts import Account, mailbox_path
+from mailsrv.store.accounts import logins
+from mailsrv.store.accounts.accounts import Account, mailbox_path
+from mailsrv.store.accounts.logins import Use
 from mailsrv.store.connection import opened
-from mailsrv.store.logins import Use
 
 _Uses = Mapping[tuple[str, str], Use]
 

@@ -14,9 +14,8 @@ from mailsrv.cli.command import Failure, add_common, config_of, print_json, want
 from mailsrv.config import Config, size
 from mailsrv.mail.address import Address
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildirsize, quota
-from mailsrv.store.account_files import Texts, edit
-from mailsrv.store.accounts import (
+from mailsrv.store.accounts.account_files import Texts, edit
+from mailsrv.store.accounts.accounts import (
     Account,
     Directory,
     account_address,
@@ -24,8 +23,9 @@ from mailsrv.store.accounts import (
     parse_directory,
     read_text,
 )
-from mailsrv.store.quota import Quota, Usage
-from mailsrv.store.quota_warning import in_words
+from mailsrv.store.mailbox import maildirsize, quota
+from mailsrv.store.mailbox.quota import Quota, Usage
+from mailsrv.store.mailbox.quota_warning import in_words
 
 _MOST = 10**9  # messages
 

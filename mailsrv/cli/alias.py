@@ -12,8 +12,8 @@ from mailsrv.cli.account import directory_of
 from mailsrv.cli.command import Failure, add_common, config_of, print_json, table, wants_json
 from mailsrv.config import Config
 from mailsrv.mail.address import POSTMASTER, Address
-from mailsrv.store.account_files import Texts, edit
-from mailsrv.store.accounts import Directory, alias_key, split_targets, target_address
+from mailsrv.store.accounts.account_files import Texts, edit
+from mailsrv.store.accounts.accounts import Directory, alias_key, split_targets, target_address
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

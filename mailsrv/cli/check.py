@@ -28,7 +28,7 @@ from mailsrv.cli.finding import Finding, ok, warning, wrong
 from mailsrv.cli.wording import now
 from mailsrv.config import Config, ConfigError
 from mailsrv.store import key_states, keys
-from mailsrv.store.accounts import AccountsError, load_directory
+from mailsrv.store.accounts.accounts import AccountsError, load_directory
 from mailsrv.store.keys import KeyFileError
 
 _TIMEOUT_S = 5.0

@@ -18,9 +18,9 @@ from mailsrv.cli.progress import Progress
 from mailsrv.cli.wording import clean
 from mailsrv.config import Config
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir, maildirsize
-from mailsrv.store.accounts import Account, mailbox_path
-from mailsrv.store.housekeeping import OLD_S
+from mailsrv.store.accounts.accounts import Account, mailbox_path
+from mailsrv.store.mailbox import maildir, maildirsize
+from mailsrv.store.mailbox.housekeeping import OLD_S
 
 FILES = 200_000  # looked at in one mailbox
 

@@ -17,7 +17,7 @@ from mailsrv.cli.progress import Progress, Stop
 from mailsrv.cli.wording import clean, counted, now
 from mailsrv.mail.folder_name import name_of
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store.accounts import mailbox_path
+from mailsrv.store.accounts.accounts import mailbox_path
 from mailsrv.store.migration.export import Folder, MaildirExport, MboxExport, folders_of
 from mailsrv.store.migration.letter import Trouble
 

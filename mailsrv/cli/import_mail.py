@@ -21,7 +21,7 @@ from mailsrv.config import Config
 from mailsrv.mail.address import Address, AddressError
 from mailsrv.mail.folder_name import directory_of as directory_of_folder
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store.accounts import Account, mailbox_path
+from mailsrv.store.accounts.accounts import Account, mailbox_path
 from mailsrv.store.migration.dovecot import DEFAULT_FORMAT, UidlFormat
 from mailsrv.store.migration.letter import Letter, Source, Trouble
 from mailsrv.store.migration.placing import InUse, Placing

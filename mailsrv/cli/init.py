@@ -23,7 +23,7 @@ from mailsrv.cli.template import configuration
 from mailsrv.config import load
 from mailsrv.mail.address import AddressError, domain_a_label
 from mailsrv.store import keys
-from mailsrv.store.account_files import own_as_folder
+from mailsrv.store.accounts.account_files import own_as_folder
 
 _CERTIFICATE_DAYS = 365
 _SKEW = datetime.timedelta(hours=1)  # clocks of others may be behind ours

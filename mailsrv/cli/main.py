@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from mailsrv import __version__
 from mailsrv.cli.command import Failure, add_common, fail
 from mailsrv.config import ConfigError
-from mailsrv.store.accounts import AccountsError
+from mailsrv.store.accounts.accounts import AccountsError
 from mailsrv.store.keys import KeyFileError
 from mailsrv.store.schema import DatabaseError
 

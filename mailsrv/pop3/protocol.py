@@ -29,8 +29,8 @@ from mailsrv.outside.interfaces import Outside
 from mailsrv.pop3 import events, replies
 from mailsrv.pop3.server import ServerConnection, Service
 from mailsrv.pop3.session import Gone, ReadingFailed, Recorder, Session, Settings, Surroundings
-from mailsrv.store.mailboxes import MailStore
-from mailsrv.store.passwords import Passwords
+from mailsrv.store.accounts.passwords import Passwords
+from mailsrv.store.mailbox.mailboxes import MailStore
 from mailsrv.tls import exporter
 
 log = Logger()

@@ -28,10 +28,10 @@ from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.replies import Refusal
 from mailsrv.pop3.server import ServerConnection
 from mailsrv.store import ledger
-from mailsrv.store.accounts import Directory
+from mailsrv.store.accounts.accounts import Directory
+from mailsrv.store.accounts.passwords import Passwords
 from mailsrv.store.ledger import Event as LedgerEvent
-from mailsrv.store.mailboxes import InUse, MailboxSession, MailStore, MessageReader
-from mailsrv.store.passwords import Passwords
+from mailsrv.store.mailbox.mailboxes import InUse, MailboxSession, MailStore, MessageReader
 
 log = Logger()
 

@@ -6,7 +6,7 @@ to be (NOTIFY), and never about a message that had the null reverse-path itself.
 postmaster, who also gets a report of ours that was to tell of a failure and could not be delivered: a double bounce.
 What is said of that one is the end of it.
 
-A known refusal (``remedies.py``) comes with its meaning and its remedy, and may keep the next attempt waiting.
+A known refusal (``remedies``) comes with its meaning and its remedy, and may keep the next attempt waiting.
 
 A report is from a domain of ours and signed by it (DKIM), so that it passes DMARC where it goes: from the domain of the
 sender when that is ours, else from the one that the message was sent to, else from the first.
@@ -29,7 +29,7 @@ from mailsrv.relay import schedule
 from mailsrv.relay.remedies import Action, remedy_for
 from mailsrv.relay.telling import DOUBLE_EVERY_S, DOUBLES, Pace, Postmaster
 from mailsrv.store import due, ledger, message, notices, queue_id, schema
-from mailsrv.store.accounts import Target
+from mailsrv.store.accounts.accounts import Target
 from mailsrv.store.database import Database
 from mailsrv.store.ledger import Event
 from mailsrv.store.message import (

@@ -1,7 +1,7 @@
 """How many attempts one destination gets at a time, by what the attempts before have told of it.  Pure.
 
 A destination begins with one attempt.  The first sign of life allows a second, and from there on each attempt that goes
-well one more (slow start), until a brake: the server says 421 or asks for less in known words (``remedies.py``), or
+well one more (slow start), until a brake: the server says 421 or asks for less in known words (``remedies``), or
 connections fail beside others that work.  A brake halves, once for all attempts that were under way together; then
 the limit grows by one in the time in which all of its attempts go well once.  It is never less than one.
 

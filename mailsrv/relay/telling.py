@@ -1,6 +1,6 @@
 """What the postmaster is told of, beside what senders are told: refusals with a remedy, and lost reports.
 
-Known refusals (``remedies.py``) are counted for every attempt, and told once for each cause, with what helps; the
+Known refusals (``remedies``) are counted for every attempt, and told once for each cause, with what helps; the
 notice is accepted in the transaction that settles the attempt.  A report of ours that nobody took is a double bounce:
 neither the message nor the report has reached anybody, so the postmaster gets it.  Spam with forged senders that is
 forwarded and refused makes such reports in any number, so they have a pace; what is beyond it is dropped under a rule.

@@ -25,7 +25,7 @@ from mailsrv.smtp.refusals import Refusals
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.room import Taken
 from mailsrv.store import queue_id
-from mailsrv.store.accounts import Account
+from mailsrv.store.accounts.accounts import Account
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.message import Arrival, FinalRecipient, Hold
 from mailsrv.store.spool import Draft

@@ -10,12 +10,12 @@ from mailsrv.checks.ordered import Checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.dkim.signer import Signer
 from mailsrv.outside.interfaces import Outside
+from mailsrv.store.accounts.passwords import Passwords
+from mailsrv.store.mailbox.usage import MailboxUsage
 from mailsrv.store.notices import Notices
-from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import Recorder
 from mailsrv.store.settings import Settings
 from mailsrv.store.spool import Spool
-from mailsrv.store.usage import MailboxUsage
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from mailsrv.smtp import events, replies
 from mailsrv.smtp.dialog import Answer
 from mailsrv.smtp.house import House
 from mailsrv.smtp.replies import Reply
-from mailsrv.store.accounts import Account
+from mailsrv.store.accounts.accounts import Account
 
 BUSY = replies.reply(454, "4.7.0", "Too many logins at once; try again")
 

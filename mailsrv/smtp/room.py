@@ -22,10 +22,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailsrv.smtp import replies
-from mailsrv.store import maildirsize
+from mailsrv.store.mailbox import maildirsize
+from mailsrv.store.mailbox.usage import MailboxUsage, Room
 from mailsrv.store.message import Arrival, FinalRecipient
 from mailsrv.store.spool import Spool
-from mailsrv.store.usage import MailboxUsage, Room
 
 MAILBOX_FULL = replies.reply(452, "4.2.2", "The mailbox is full")
 RULE = "quota"

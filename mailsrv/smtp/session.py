@@ -28,7 +28,7 @@ from mailsrv.smtp.house import House
 from mailsrv.smtp.login import Logins
 from mailsrv.smtp.refusals import Refusals
 from mailsrv.smtp.replies import Reply
-from mailsrv.store.accounts import Resolution, Target
+from mailsrv.store.accounts.accounts import Resolution, Target
 from mailsrv.store.message import FinalRecipient, Hold
 
 NO_RELAYING = replies.reply(550, "5.7.1", "We do not relay; log in on the submission port to send elsewhere")

@@ -31,10 +31,10 @@ from mailsrv.outside.interfaces import Outside
 from mailsrv.store import due, ledger, message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.ledger import Event
-from mailsrv.store.mailbox_writer import Copy, MailboxWriter
+from mailsrv.store.mailbox.mailbox_writer import Copy, MailboxWriter
+from mailsrv.store.mailbox.usage import MailboxUsage
 from mailsrv.store.message import Acceptance, Arrival, QueuedMessage, Settlement
 from mailsrv.store.spool import Spool, local_head
-from mailsrv.store.usage import MailboxUsage
 
 BATCH = 128  # copies that share one sync
 PACE_S = 0.02  # between two batches: under load they grow, and nobody waits for what is stored already

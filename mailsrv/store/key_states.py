@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 
 from mailsrv.config import Config
 from mailsrv.store import keys
-from mailsrv.store.account_files import locked, own_as_folder, replace_file
+from mailsrv.store.accounts.account_files import locked, own_as_folder, replace_file
 from mailsrv.store.keys import KINDS, KeyFileError, PublicKey, SigningKey
 
 NEXT = "next"

@@ -20,7 +20,7 @@ from mailsrv.mail.address import POSTMASTER, Address
 from mailsrv.mail.envelope import Envelope
 from mailsrv.outside.interfaces import Outside
 from mailsrv.store import message, queue_id
-from mailsrv.store.accounts import Target
+from mailsrv.store.accounts.accounts import Target
 from mailsrv.store.database import Database, StorageTrouble
 from mailsrv.store.message import Acceptance, Arrival, FinalRecipient
 from mailsrv.store.settings import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from mailsrv.config import Config
-from mailsrv.store.accounts import Directory
+from mailsrv.store.accounts.accounts import Directory
 
 
 class Settings(Protocol):

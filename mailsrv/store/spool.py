@@ -41,8 +41,9 @@ from twisted.internet.defer import Deferred, succeed
 from mailsrv.mail import trace
 from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Output, Outside
-from mailsrv.store import maildir, message, queue_id
+from mailsrv.store import message, queue_id
 from mailsrv.store.database import Database, StorageTrouble
+from mailsrv.store.mailbox import maildir
 from mailsrv.store.message import Acceptance, Arrival
 from mailsrv.store.secret import lasting
 

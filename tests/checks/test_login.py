@@ -13,11 +13,11 @@ from mailsrv import config
 from mailsrv.checks.login import Denied, Granted, Login
 from mailsrv.mail.address import Address
 from mailsrv.sasl.scram import WRONG_PASSWORD, ServerFirst
-from mailsrv.store import scram_keys
-from mailsrv.store.accounts import Account, Directory
-from mailsrv.store.app_passwords import AppPassword
+from mailsrv.store.accounts import scram_keys
+from mailsrv.store.accounts.accounts import Account, Directory
+from mailsrv.store.accounts.app_passwords import AppPassword
+from mailsrv.store.accounts.passwords import THREADS, WAITING_LIMIT, Match
 from mailsrv.store.ledger import Event
-from mailsrv.store.passwords import THREADS, WAITING_LIMIT, Match
 from mailsrv.store.settings import Settings
 from tests.store.test_app_passwords import cheap
 from tests.store.test_passwords import passwords

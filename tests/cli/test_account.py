@@ -9,8 +9,8 @@ import pytest
 
 from mailsrv.config import load
 from mailsrv.mail.address import Address
-from mailsrv.store.accounts import Account, load_directory
-from mailsrv.store.passwords import verify_stored
+from mailsrv.store.accounts.accounts import Account, load_directory
+from mailsrv.store.accounts.passwords import verify_stored
 
 ROOT = Path(__file__).parents[2]
 

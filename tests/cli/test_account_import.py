@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mailsrv.config import load
-from mailsrv.store.accounts import load_directory
-from mailsrv.store.passwords import is_old, verify_stored
+from mailsrv.store.accounts.accounts import load_directory
+from mailsrv.store.accounts.passwords import is_old, verify_stored
 
 PASSWORD = "tulip and thyme"
 SHA512 = "$6$eGrRND0kyjpvDVaS$akdOeVAZ3y76mAVQiT/O.AFH6b.nJ/ok0B0mMJyFSbvqD4XUL4fNZAi6cBEQ/AsJK.mlapu7Sm6Hkn1eZVRJ5."

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir, maildirsize
-from mailsrv.store.quota import Quota, Usage
+from mailsrv.store.mailbox import maildir, maildirsize
+from mailsrv.store.mailbox.quota import Quota, Usage
 
 ALICE = "alice@example.org"
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from mailsrv.sasl.scram import derive_keys
-from mailsrv.store import logins, schema
-from mailsrv.store.app_passwords import LIMIT
-from mailsrv.store.logins import Use
-from mailsrv.store.passwords import verify_stored
+from mailsrv.store import schema
+from mailsrv.store.accounts import logins
+from mailsrv.store.accounts.app_passwords import LIMIT
+from mailsrv.store.accounts.logins import Use
+from mailsrv.store.accounts.passwords import verify_stored
 from tests.cli.test_account import account
 
 ALICE = "alice@example.org"

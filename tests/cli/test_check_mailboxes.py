@@ -14,9 +14,9 @@ from mailsrv.cli.finding import Finding
 from mailsrv.config import Config, load
 from mailsrv.mail.address import Address
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir, maildirsize
-from mailsrv.store.accounts import Account
-from mailsrv.store.quota import Quota, Usage
+from mailsrv.store.accounts.accounts import Account
+from mailsrv.store.mailbox import maildir, maildirsize
+from mailsrv.store.mailbox.quota import Quota, Usage
 
 NOW = 1_760_000_000.0
 DISK = Filesystem()

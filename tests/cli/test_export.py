@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import listing, uidls
+from mailsrv.store.mailbox import listing, uidls
 from mailsrv.store.migration import export
 
 ADDRESS = "alice@example.org"

@@ -16,7 +16,7 @@ import pytest
 
 from mailsrv.cli import import_mail
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import listing, maildir, uidls
+from mailsrv.store.mailbox import listing, maildir, uidls
 from mailsrv.store.migration.letter import Letter
 from mailsrv.store.migration.placing import MARKS, Placed, Placing
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mailsrv.cli import init
 from mailsrv.config import load
 from mailsrv.store import keys
-from mailsrv.store.accounts import load_directory
+from mailsrv.store.accounts.accounts import load_directory
 
 
 def begin(tool: Any, folder: Path, *more: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 
-from mailsrv.store.app_passwords import LIMIT
+from mailsrv.store.accounts.app_passwords import LIMIT
 from tests.peers import dovecot
 from tests.peers.conftest import StartMailsrv, missing
 from tests.peers.dovecot import Dovecot

@@ -27,8 +27,8 @@ from pathlib import Path
 import pytest
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir, maildirsize
-from mailsrv.store.quota import Quota, Usage
+from mailsrv.store.mailbox import maildir, maildirsize
+from mailsrv.store.mailbox.quota import Quota, Usage
 from tests.peers import dovecot_imap
 from tests.peers.conftest import missing
 from tests.peers.dovecot_imap import DovecotImap

@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred
 
 from mailsrv.mail.address import Address
 from mailsrv.pop3.authorization import LOGINS_LIMIT
-from mailsrv.store import scram_keys
-from mailsrv.store.accounts import Account, Directory
-from mailsrv.store.app_passwords import AppPassword
+from mailsrv.store.accounts import scram_keys
+from mailsrv.store.accounts.accounts import Account, Directory
+from mailsrv.store.accounts.app_passwords import AppPassword
 from tests.pop3.world import _HASH, PASSWORD, Client, World
 from tests.store.test_app_passwords import cheap
 from tests.worlds.scram import ScramClient

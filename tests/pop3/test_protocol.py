@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from mailsrv.pop3.dialog import INPUT_LIMIT
 from mailsrv.pop3.protocol import IDLE_S, LOGIN_S, UNREAD_S
-from mailsrv.store.reading import CHUNK
+from mailsrv.store.mailbox.reading import CHUNK
 from tests.pop3.world import BUFFER, PASSWORD, World
 from tests.worlds.worker import HeldWorker
 

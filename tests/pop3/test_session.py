@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailsrv.pop3 import session
-from mailsrv.store.accounts import Directory
+from mailsrv.store.accounts.accounts import Directory
 from tests.pop3.world import PASSWORD, World
 from tests.worlds.worker import HeldWorker
 

@@ -27,10 +27,10 @@ from twisted.trial.unittest import TestCase
 from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.outside.real import RealOutside
 from mailsrv.pop3.protocol import Pop3Factory
-from mailsrv.store import maildir
+from mailsrv.store.accounts.passwords import Passwords
 from mailsrv.store.ledger import Event
-from mailsrv.store.mailboxes import MailStore
-from mailsrv.store.passwords import Passwords
+from mailsrv.store.mailbox import maildir
+from mailsrv.store.mailbox.mailboxes import MailStore
 from tests.pop3.world import PASSWORD, Doorkeeper, Settings
 from tests.worlds.worker import ImmediateWorker
 

@@ -15,11 +15,11 @@ from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.mail.address import Address
 from mailsrv.outside.filesystem import Filesystem
 from mailsrv.pop3.protocol import Pop3Factory, Pop3Protocol
-from mailsrv.store import maildir
-from mailsrv.store.accounts import Account, Directory
+from mailsrv.store.accounts.accounts import Account, Directory
+from mailsrv.store.accounts.passwords import Passwords, hash_password
 from mailsrv.store.ledger import Event
-from mailsrv.store.mailboxes import MailStore
-from mailsrv.store.passwords import Passwords, hash_password
+from mailsrv.store.mailbox import maildir
+from mailsrv.store.mailbox.mailboxes import MailStore
 from tests.worlds.worker import ImmediateWorker
 
 PASSWORD = "tulip and thyme"

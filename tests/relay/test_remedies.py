@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from mailsrv.relay import refusals_any, refusals_blocklists, refusals_google, refusals_microsoft, refusals_providers
-from mailsrv.relay.remedies import Action, Remedy, remedies, remedy_for, remedy_of
+from mailsrv.relay.remedies import (
+    Action,
+    Remedy,
+    blocklists,
+    generic,
+    google,
+    microsoft,
+    providers,
+    remedies,
+    remedy_for,
+    remedy_of,
+)
 from mailsrv.smtp.client_replies import ReplyReader
 
 
@@ -49,7 +59,7 @@ def test_a_remedy_is_for_people(remedy: Remedy) -> None:
 
 def test_a_cause_has_one_remedy() -> None:
     """Rows that share a cause share everything."""
-    tables = (refusals_google, refusals_microsoft, refusals_providers, refusals_blocklists, refusals_any)
+    tables = (google, microsoft, providers, blocklists, generic)
     assert {row.remedy for table in tables for row in table.ROWS} == set(remedies())
 
 

@@ -26,13 +26,14 @@ class _Connection(sqlite3.Connection):
     """A connection of one life of the program."""
 
     life: Life
-    patience = ""  # with other programs, as it was asked for
+    patience_ms = 0  # what was asked for
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         self.life.check()
         if "busy_timeout" in sql:
-            self.patience = sql
-            sql = "PRAGMA busy_timeout = 0"  # nothing waits in real time for what only virtual time brings
+            # Nothing waits in real time for what only virtual time brings.
+            self.patience_ms = int(sql.rpartition("=")[2])
+            sql = "PRAGMA busy_timeout = 0"
         word = sql.lstrip()[:9].upper()
         if not (word.startswith("COMMIT") or (not self.in_transaction and not word.startswith(_READS))):
             return super().execute(sql, parameters)

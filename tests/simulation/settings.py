@@ -11,8 +11,8 @@ from argon2 import low_level
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mailsrv import config
-from mailsrv.store import scram_keys
-from mailsrv.store.accounts import parse_directory
+from mailsrv.store.accounts import scram_keys
+from mailsrv.store.accounts.accounts import parse_directory
 from mailsrv.store.key_states import Keys
 from mailsrv.store.keys import SigningKey
 from mailsrv.tls import ServerCertificate

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from mailsrv.store import maildirsize
-from mailsrv.store.accounts import Directory
-from mailsrv.store.quota import NOTHING, Quota
+from mailsrv.store.accounts.accounts import Directory
+from mailsrv.store.mailbox import maildirsize
+from mailsrv.store.mailbox.quota import NOTHING, Quota
 from tests.simulation import scenario
 from tests.simulation.disk import SimulatedFilesystem
 from tests.simulation.scenario import CALM_FAULTS, Faults

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.ssl import CertificateOptions
 
-from mailsrv.store import queue_id, scram_keys
-from mailsrv.store.accounts import parse_directory
+from mailsrv.store import queue_id
+from mailsrv.store.accounts import scram_keys
+from mailsrv.store.accounts.accounts import parse_directory
 from tests.smtp.test_lmtp import LMTP
 from tests.smtp.test_proxied import PROXIED, PROXIED_TLS, PROXY, ProxiedWorld
 from tests.smtp.world import CLIENT, PASSWORD, Client, World, plain, stored

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from mailsrv.checks.bursts import NEW_FOR_S, WINDOW_S, network_of
-from mailsrv.store import acquaintance, ledger, queue, queue_id
+from mailsrv.store import ledger, queue, queue_id
+from mailsrv.store.accounts import acquaintance
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.message import recipients_by_minute
 from tests.smtp.world import CLIENT, DATABASE, Client, World

@@ -10,8 +10,8 @@ from OpenSSL import SSL
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 
 from mailsrv import tls
-from mailsrv.store import scram_keys
-from mailsrv.store.accounts import parse_directory
+from mailsrv.store.accounts import scram_keys
+from mailsrv.store.accounts.accounts import parse_directory
 from tests.smtp.world import CLIENT, PASSWORD, Client, World, plain, stored
 from tests.worlds.scram import ScramClient
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from mailsrv.smtp.room import judge
-from mailsrv.store import maildir
 from mailsrv.store.database import StorageTrouble
+from mailsrv.store.mailbox import maildir
+from mailsrv.store.mailbox.usage import Room
 from mailsrv.store.message import Acceptance
-from mailsrv.store.usage import Room
 from tests.smtp.test_lmtp import LmtpWorld
 from tests.smtp.world import CLIENT, PASSWORD, STATE, Client, World, plain
 

@@ -13,7 +13,7 @@ import pytest
 from mailsrv.checks.hop_limit import HOPS
 from mailsrv.checks.penalties import FREE
 from mailsrv.outside.interfaces import LookupFailed
-from mailsrv.store.passwords import THREADS, WAITING_LIMIT
+from mailsrv.store.accounts.passwords import THREADS, WAITING_LIMIT
 from mailsrv.store.spool import MEMORY
 from tests.smtp.world import CLIENT, PASSWORD, World, plain
 

@@ -35,14 +35,14 @@ from mailsrv.outside.interfaces import Worker
 from mailsrv.smtp.house import House
 from mailsrv.smtp.protocol import SmtpFactory
 from mailsrv.store import queue_id
-from mailsrv.store.accounts import parse_directory
+from mailsrv.store.accounts.accounts import parse_directory
+from mailsrv.store.accounts.passwords import Passwords
 from mailsrv.store.database import Database
 from mailsrv.store.key_states import NO_KEYS
+from mailsrv.store.mailbox.usage import MailboxUsage
 from mailsrv.store.notices import Notices
-from mailsrv.store.passwords import Passwords
 from mailsrv.store.recorder import FLUSH_S, Recorder
 from mailsrv.store.spool import Spool
-from mailsrv.store.usage import MailboxUsage
 from mailsrv.tls import ServerCertificate
 from tests.simulation.certificates import pem
 from tests.simulation.network import Network, Weather

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mailsrv.config import Config, parse
 from mailsrv.mail.address import POSTMASTER, Address
-from mailsrv.store.account_files import Texts, edit, replace_file
-from mailsrv.store.accounts import (
+from mailsrv.store.accounts.account_files import Texts, edit, replace_file
+from mailsrv.store.accounts.accounts import (
     AccountsError,
     Directory,
     Target,

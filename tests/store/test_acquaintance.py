@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mailsrv.store import acquaintance, queue
+from mailsrv.store import queue
+from mailsrv.store.accounts import acquaintance
 from mailsrv.store.message import Hold
 from tests.worlds.rows import ALICE, BOB, CAROL, START, Rows
 

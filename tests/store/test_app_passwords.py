@@ -12,10 +12,10 @@ from argon2 import low_level
 from twisted.internet.defer import Deferred
 
 from mailsrv.mail.address import Address
-from mailsrv.store import app_passwords
-from mailsrv.store.accounts import Account
-from mailsrv.store.app_passwords import AppPassword
-from mailsrv.store.passwords import Match, hash_password, verify_stored, which
+from mailsrv.store.accounts import app_passwords
+from mailsrv.store.accounts.accounts import Account
+from mailsrv.store.accounts.app_passwords import AppPassword
+from mailsrv.store.accounts.passwords import Match, hash_password, verify_stored, which
 from tests.store.test_passwords import passwords
 from tests.worlds.worker import ImmediateWorker
 

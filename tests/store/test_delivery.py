@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from mailsrv.store import delivery, mailbox_writer, maildir, queue, queue_id
+from mailsrv.store import delivery, queue, queue_id
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.delivery import BATCH
 from mailsrv.store.due import local_waiting
+from mailsrv.store.mailbox import mailbox_writer, maildir
 from mailsrv.store.message import Acceptance
 from mailsrv.store.spool import BLOCK, KEPT
 from tests.simulation.disk import SimulatedFilesystem

@@ -12,11 +12,12 @@ from twisted.internet.task import Clock
 
 from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Outside
-from mailsrv.store import homes, schema
-from mailsrv.store.accounts import Account
+from mailsrv.store import schema
+from mailsrv.store.accounts import homes
+from mailsrv.store.accounts.accounts import Account
+from mailsrv.store.accounts.homes import EVERY_S, KEPT_S, NETWORKS, Home, Homes, HomesKept
+from mailsrv.store.accounts.passwords import Match
 from mailsrv.store.database import Database, StorageTrouble
-from mailsrv.store.homes import EVERY_S, KEPT_S, NETWORKS, Home, Homes, HomesKept
-from mailsrv.store.passwords import Match
 
 ALICE = Account(Address("alice", "example.org"), "{PLAIN}main")
 MAIN, PHONE = Match("", "{PLAIN}main"), Match("phone", "{PLAIN}phone")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir
-from mailsrv.store.housekeeping import EVERY_S, FIRST_S, OLD_S, Housekeeping, sweep
-from mailsrv.store.quota import Quota, Usage
+from mailsrv.store.mailbox import maildir
+from mailsrv.store.mailbox.housekeeping import EVERY_S, FIRST_S, OLD_S, Housekeeping, sweep
+from mailsrv.store.mailbox.quota import Quota, Usage
 from tests.store.test_usage import BOX, Mailbox
 from tests.worlds.store import STATE, disk_error
 

@@ -12,11 +12,12 @@ from twisted.internet.task import Clock
 
 from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Outside
-from mailsrv.store import logins, schema, secret
-from mailsrv.store.accounts import Account
+from mailsrv.store import schema, secret
+from mailsrv.store.accounts import logins
+from mailsrv.store.accounts.accounts import Account
+from mailsrv.store.accounts.logins import EVERY_S, Logins, Use
+from mailsrv.store.accounts.passwords import Match
 from mailsrv.store.database import Database, StorageTrouble
-from mailsrv.store.logins import EVERY_S, Logins, Use
-from mailsrv.store.passwords import Match
 
 ALICE = Account(Address("alice", "example.org"), "{PLAIN}main")
 MAIN, PHONE = Match("", "{PLAIN}main"), Match("phone", "{PLAIN}phone")

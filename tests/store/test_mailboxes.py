@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred
 
 from mailsrv.outside.filesystem import Filesystem
 from mailsrv.outside.interfaces import FileStatus, Output
-from mailsrv.store import index_file, listing, mailboxes, maildir, uidls
-from mailsrv.store.mailboxes import MailboxSession, MailStore
-from mailsrv.store.snapshot import Snapshot
+from mailsrv.store.mailbox import index_file, listing, mailboxes, maildir, uidls
+from mailsrv.store.mailbox.mailboxes import MailboxSession, MailStore
+from mailsrv.store.mailbox.snapshot import Snapshot
 from tests.worlds.worker import ImmediateWorker
 
 LATER_S = 10.0  # by then a change of now is old

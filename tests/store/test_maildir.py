@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import listing, maildir
-from mailsrv.store.maildir import Name
-from mailsrv.store.snapshot import Entry, Snapshot
+from mailsrv.store.mailbox import listing, maildir
+from mailsrv.store.mailbox.maildir import Name
+from mailsrv.store.mailbox.snapshot import Entry, Snapshot
 
 OWN = "1764000000.Q1J4BS1D7M00N0.mx.example.org"
 

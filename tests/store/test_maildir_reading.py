@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsrv.store import reading
-from mailsrv.store.reading import Reading, ToCrlf, Top, measure, to_crlf
+from mailsrv.store.mailbox import reading
+from mailsrv.store.mailbox.reading import Reading, ToCrlf, Top, measure, to_crlf
 
 messages = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b".", b"word", b"\0", b"\xff"]), max_size=24).map(
     b"".join

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import maildir, maildirsize
-from mailsrv.store.maildirsize import Told
-from mailsrv.store.quota import Quota, Usage
+from mailsrv.store.mailbox import maildir, maildirsize
+from mailsrv.store.mailbox.maildirsize import Told
+from mailsrv.store.mailbox.quota import Quota, Usage
 
 DISK = Filesystem()
 ROOT = Path(__file__).parents[2]
@@ -81,8 +81,8 @@ def test_a_new_file_takes_the_place_of_the_old_one(mailbox: Path) -> None:
 def test_two_programs_lose_no_line_of_each_other(mailbox: Path) -> None:
     maildirsize.write(DISK, str(mailbox), Quota(2048), Usage(0, 0), "mark")
     program = (
-        "import sys; from mailsrv.outside.filesystem import Filesystem; from mailsrv.store import maildirsize;"
-        "from mailsrv.store.quota import Usage; disk = Filesystem();"
+        "import sys; from mailsrv.outside.filesystem import Filesystem; from mailsrv.store.mailbox import maildirsize;"
+        "from mailsrv.store.mailbox.quota import Usage; disk = Filesystem();"
         "print(all(maildirsize.append(disk, sys.argv[1], Usage(1000, 1)) for _ in range(3000)))"
     )
     others = [

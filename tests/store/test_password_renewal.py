@@ -17,10 +17,10 @@ from mailsrv import config
 from mailsrv.outside.interfaces import Outside, Worker
 from mailsrv.sasl import scram
 from mailsrv.sasl.scram import derive_keys
-from mailsrv.store import passwords
-from mailsrv.store.accounts import Account, load_directory
-from mailsrv.store.password_renewal import WAITING_LIMIT, PasswordRenewal
-from mailsrv.store.passwords import Match, Passwords, hash_password, verify_stored
+from mailsrv.store.accounts import passwords
+from mailsrv.store.accounts.accounts import Account, load_directory
+from mailsrv.store.accounts.password_renewal import WAITING_LIMIT, PasswordRenewal
+from mailsrv.store.accounts.passwords import Match, Passwords, hash_password, verify_stored
 from tests.worlds.worker import HeldWorker, ImmediateWorker
 
 MD5 = "{MD5-CRYPT}$1$tj5GAQ5y$MFSeUOMxRd0vyuodG9P0Q1"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mailsrv.store.password_schemes import SCHEMES, UnknownScheme, scheme_of
-from mailsrv.store.passwords import check_stored, hash_password, is_old, verify_stored
+from mailsrv.store.accounts.password_schemes import SCHEMES, UnknownScheme, scheme_of
+from mailsrv.store.accounts.passwords import check_stored, hash_password, is_old, verify_stored
 
 PASSWORD = "tulip and thyme"
 OTHER = "пароль:🔑 "

@@ -12,9 +12,9 @@ from twisted.python.failure import Failure
 
 from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Outside, Worker
-from mailsrv.store.accounts import Account
-from mailsrv.store.password_schemes import UnknownScheme
-from mailsrv.store.passwords import (
+from mailsrv.store.accounts.accounts import Account
+from mailsrv.store.accounts.password_schemes import UnknownScheme
+from mailsrv.store.accounts.passwords import (
     REMEMBERED_LIMIT,
     REMEMBERED_S,
     THREADS,
@@ -137,7 +137,7 @@ def test_nobody_costs_what_somebody_costs_and_is_let_in_by_no_password() -> None
 
 
 def test_the_dummy_hash_costs_what_a_new_hash_costs() -> None:
-    from mailsrv.store import passwords as module
+    from mailsrv.store.accounts import passwords as module
 
     dummy = argon2.extract_parameters(module._DUMMY.removeprefix("{ARGON2ID}"))
     assert dummy == argon2.extract_parameters(STORED.removeprefix("{ARGON2ID}"))

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.mail.address import Address
-from mailsrv.store import quota
-from mailsrv.store.accounts import AccountsError, parse_accounts
-from mailsrv.store.quota import Quota, Usage
+from mailsrv.store.accounts.accounts import AccountsError, parse_accounts
+from mailsrv.store.mailbox import quota
+from mailsrv.store.mailbox.quota import Quota, Usage
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from mailsrv.config import parse
 from mailsrv.dkim.signer import Signer
+from mailsrv.store.mailbox.quota import Quota
+from mailsrv.store.mailbox.quota_warning import QuotaWarnings, in_words
 from mailsrv.store.notices import Notices
-from mailsrv.store.quota import Quota
-from mailsrv.store.quota_warning import QuotaWarnings, in_words
 from tests.store.test_usage import Mailbox
 
 TEXT = 'hostname = "mx.example.org"\ndomains = ["example.org"]\nlimits.quota_warning = "{}"\n'

@@ -11,9 +11,9 @@ from mailsrv import config
 from mailsrv.mail.address import Address
 from mailsrv.sasl import scram
 from mailsrv.sasl.scram import derive_keys
-from mailsrv.store import scram_keys
-from mailsrv.store.account_files import Texts
-from mailsrv.store.accounts import Account, AccountsError, parse_directory
+from mailsrv.store.accounts import scram_keys
+from mailsrv.store.accounts.account_files import Texts
+from mailsrv.store.accounts.accounts import Account, AccountsError, parse_directory
 from tests.store.test_app_passwords import MAIN, PHONE, cheap
 from tests.store.test_passwords import passwords
 from tests.worlds.worker import ImmediateWorker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailsrv.store.turns import Lane
+from mailsrv.store.accounts.turns import Lane
 
 
 def fill(lane: Lane[str], *words: str) -> list[str | None]:

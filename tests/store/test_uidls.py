@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mailsrv.outside.filesystem import Filesystem
-from mailsrv.store import listing, maildir, uidls
+from mailsrv.store.mailbox import listing, maildir, uidls
 
 DISK = Filesystem()
 ONE = "1700000000.000000I0123456789ABCDEFGHJK.mx.example.org"

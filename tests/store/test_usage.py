@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.internet.defer import Deferred
 
-from mailsrv.store import maildir, maildirsize
 from mailsrv.store.database import StorageTrouble
-from mailsrv.store.mailboxes import MailStore
-from mailsrv.store.quota import NOTHING, Quota, Usage
-from mailsrv.store.usage import AUDIT_EVERY_S, Room
+from mailsrv.store.mailbox import maildir, maildirsize
+from mailsrv.store.mailbox.mailboxes import MailStore
+from mailsrv.store.mailbox.quota import NOTHING, Quota, Usage
+from mailsrv.store.mailbox.usage import AUDIT_EVERY_S, Room
 from tests.simulation.disk import SimulatedFilesystem
 from tests.simulation.timeline import SimulatedCrash
 from tests.worlds.store import LETTER, STATE, Store

@@ -20,7 +20,7 @@ from mailsrv.relay.bounce import Reports
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.queue import QueueRunner
 from mailsrv.store import queue_id
-from mailsrv.store.accounts import Directory, parse_directory
+from mailsrv.store.accounts.accounts import Directory, parse_directory
 from mailsrv.store.key_states import NO_KEYS
 from mailsrv.store.message import Acceptance, FinalRecipient
 from tests.worlds.store import LETTER, Store

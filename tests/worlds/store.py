@@ -16,14 +16,14 @@ from mailsrv import config
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
 from mailsrv.store import ledger, queue_id
-from mailsrv.store.accounts import Account, Directory
+from mailsrv.store.accounts.accounts import Account, Directory
 from mailsrv.store.database import Database
 from mailsrv.store.delivery import LocalDelivery
 from mailsrv.store.due import local_waiting
+from mailsrv.store.mailbox.quota import Quota
+from mailsrv.store.mailbox.usage import MailboxUsage
 from mailsrv.store.message import Arrival, FinalRecipient
-from mailsrv.store.quota import Quota
 from mailsrv.store.spool import Spool
-from mailsrv.store.usage import MailboxUsage
 from tests.simulation.network import Network
 from tests.simulation.outside import Machine, SimulatedOutside
 from tests.simulation.resolver import Zone

@@ -18,13 +18,13 @@ from types import TracebackType
 
 from mailsrv.mail import mbox
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import listing, maildir
-from mailsrv.store.account_files import replace_file
+from mailsrv.store.accounts.account_files import replace_file
+from mailsrv.store.mailbox import listing, maildir
+from mailsrv.store.mailbox.reading import virtual_size
+from mailsrv.store.mailbox.snapshot import Entry
 from mailsrv.store.migration import dovecot
 from mailsrv.store.migration.files import content_of
 from mailsrv.store.migration.letter import Trouble, why
-from mailsrv.store.reading import virtual_size
-from mailsrv.store.snapshot import Entry
 
 
 @dataclass(frozen=True, slots=True)

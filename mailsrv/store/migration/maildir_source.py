@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import maildir
+from mailsrv.store.mailbox import maildir
 from mailsrv.store.migration import courier, dovecot
 from mailsrv.store.migration.compressed import CannotUndo, undone
 from mailsrv.store.migration.files import content_of

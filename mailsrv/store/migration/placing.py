@@ -6,8 +6,8 @@ owner has deleted or moved since is not to come back.  What a mailsrv has named 
 its name.
 
 The way of a batch is that of a delivery (``mailsrv.store.delivery``): files in ``tmp``, their unique-ids
-(``mailsrv.store.uidls``), one sync for both, and then the names in ``new`` or ``cur``.  The marks of a batch are
-written after the sync of the next one, when its names are durable.  An end at any moment leaves whole letters only,
+(``mailsrv.store.mailbox.uidls``), one sync for both, and then the names in ``new`` or ``cur``.  The marks of a batch
+are written after the sync of the next one, when its names are durable.  An end at any moment leaves whole letters only,
 and files in ``tmp`` that the next attempt or the sweep of old files removes.
 
 Works beside a running server, which sees letters that are delivered.  Files and folders get the owner of the folder
@@ -28,12 +28,12 @@ from types import TracebackType
 from typing import Final
 
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import maildir, uidls
-from mailsrv.store.account_files import own_as_folder, replace_file
+from mailsrv.store.accounts.account_files import own_as_folder, replace_file
+from mailsrv.store.mailbox import maildir, uidls
+from mailsrv.store.mailbox.reading import virtual_size
 from mailsrv.store.migration import dovecot
 from mailsrv.store.migration.files import content_of
 from mailsrv.store.migration.letter import Letter
-from mailsrv.store.reading import virtual_size
 
 MARKS: Final = "mailsrv-imported"
 BATCH: Final = 256  # letters that share a sync

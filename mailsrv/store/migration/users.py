@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from mailsrv.store.password_schemes import SCHEMES, UnknownScheme, take_apart
+from mailsrv.store.accounts.password_schemes import SCHEMES, UnknownScheme, take_apart
 
 LOCKED: Final = "!"
 _ELSEWHERE: Final = frozenset({"x"})

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailsrv.relay.remedy import ANY, NOTHING, OTHER_FAMILY, PERMANENT, POLICY, SLOW_DOWN, TEMPORARY, WAIT, row, same
+from mailsrv.relay.remedies.remedy import (
+    ANY,
+    NOTHING,
+    OTHER_FAMILY,
+    PERMANENT,
+    POLICY,
+    SLOW_DOWN,
+    TEMPORARY,
+    WAIT,
+    row,
+    same,
+)
 
 _DNS = "`mailsrv dns` prints the records to publish, `mailsrv check` compares them with what is published."
 

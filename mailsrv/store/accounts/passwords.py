@@ -37,13 +37,13 @@ from twisted.python.failure import Failure
 from mailsrv.outside.interfaces import Outside
 from mailsrv.sasl import scram
 from mailsrv.sasl.scram import ServerFirst
-from mailsrv.store import scram_keys
-from mailsrv.store.homes import Homes
-from mailsrv.store.password_schemes import CURRENT, UnknownScheme, scheme_of, take_apart
-from mailsrv.store.turns import Lane
+from mailsrv.store.accounts import scram_keys
+from mailsrv.store.accounts.homes import Homes
+from mailsrv.store.accounts.password_schemes import CURRENT, UnknownScheme, scheme_of, take_apart
+from mailsrv.store.accounts.turns import Lane
 
 if TYPE_CHECKING:
-    from mailsrv.store.accounts import Account
+    from mailsrv.store.accounts.accounts import Account
 
 THREADS: Final = 2
 WAITING_LIMIT: Final = 100  # in each lane

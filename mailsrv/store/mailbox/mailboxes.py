@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from twisted.logger import Logger
 
 from mailsrv.outside.interfaces import IFilesystem, Outside
-from mailsrv.store import index_file, listing, maildir, uidls
-from mailsrv.store.accounts import mailbox_path
-from mailsrv.store.maildir import Places
-from mailsrv.store.reading import Reading, to_crlf
-from mailsrv.store.snapshot import Entry, Snapshot, Stamp
+from mailsrv.store.accounts.accounts import mailbox_path
+from mailsrv.store.mailbox import index_file, listing, maildir, uidls
+from mailsrv.store.mailbox.maildir import Places
+from mailsrv.store.mailbox.reading import Reading, to_crlf
+from mailsrv.store.mailbox.snapshot import Entry, Snapshot, Stamp
 
 THREADS = 4
 AT_ONCE = 32 * 1024  # octets of a message that is read in the reactor's thread, when it is in memory

@@ -1,4 +1,4 @@
-"""``maildirsize`` kept and audited: what ``mailsrv.store.usage`` has done in its one thread, in order.
+"""``maildirsize`` kept and audited: what ``mailsrv.store.mailbox.usage`` has done in its one thread, in order.
 
 The set ``untold`` has the unique parts of messages of ours that may be visible and are not in the file yet.  The
 reactor adds to it before a message can be seen, and this thread takes out what it tells: so a count knows of each
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import maildirsize
-from mailsrv.store.maildirsize import Told
-from mailsrv.store.quota import Quota, Usage
+from mailsrv.store.mailbox import maildirsize
+from mailsrv.store.mailbox.maildirsize import Told
+from mailsrv.store.mailbox.quota import Quota, Usage
 
 
 @dataclass(frozen=True, slots=True)

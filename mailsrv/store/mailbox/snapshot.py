@@ -1,8 +1,8 @@
 """A mailbox at one moment, in a few large pieces of memory instead of objects for each message.
 
 100,000 messages take some 10 MB, nothing of it is of interest to the garbage collector, and what is asked of many
-messages at once is answered without Python code for each.  ``mailsrv.store.listing`` makes snapshots from folders,
-``mailsrv.store.index_file`` keeps them.
+messages at once is answered without Python code for each.  ``mailsrv.store.mailbox.listing`` makes snapshots from
+folders, ``mailsrv.store.mailbox.index_file`` keeps them.
 """
 
 from __future__ import annotations

@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from mailsrv.relay import refusals_any, refusals_blocklists, refusals_google, refusals_microsoft, refusals_providers
-from mailsrv.relay.remedy import Action, Remedy, Row
+from mailsrv.relay.remedies import blocklists, generic, google, microsoft, providers
+from mailsrv.relay.remedies.remedy import Action, Remedy, Row
 
 __all__ = ["Action", "Remedy", "remedies", "remedy_for", "remedy_of"]
 
 _ROWS: Final[tuple[Row, ...]] = (
-    *refusals_google.ROWS,
-    *refusals_microsoft.ROWS,
-    *refusals_providers.ROWS,
-    *refusals_blocklists.ROWS,
-    *refusals_any.ROWS,
+    *google.ROWS,
+    *microsoft.ROWS,
+    *providers.ROWS,
+    *blocklists.ROWS,
+    *generic.ROWS,
 )
 _BY_CAUSE: Final = {row.remedy.cause: row.remedy for row in _ROWS}
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import accounts, maildir
+from mailsrv.store.accounts import accounts
+from mailsrv.store.mailbox import maildir
 from mailsrv.store.spool import BLOCK
 
 FEW = 4  # copies, with those of the batch before, that are synced one by one

@@ -4,7 +4,7 @@ A mailbox is a folder with ``new``, ``cur`` and ``tmp``.  A file is named ``<uni
 and in ``cur`` ``:2,<flags>`` follows.  ``unique`` is fixed for ever; folder and flags are changed by any program at any
 time, so a message is known by ``unique`` and looked for again with ``find`` when its path has gone.
 
-Nothing inside a mailbox that is a symbolic link is followed.  ``mailsrv.store.listing`` says what is in a mailbox.
+Nothing inside a mailbox that is a symbolic link is followed.  ``mailsrv.store.mailbox.listing`` says what is in it.
 
 All functions that take a filesystem block: they run in a worker.
 """
@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mailsrv.outside.interfaces import IFilesystem, Input
-from mailsrv.store import uidls
-from mailsrv.store.snapshot import Entry
+from mailsrv.store.mailbox import uidls
+from mailsrv.store.mailbox.snapshot import Entry
 
 FOLDERS = ("tmp", "new", "cur")
 

@@ -14,9 +14,9 @@ from typing import Final
 from twisted.logger import Logger
 
 from mailsrv.outside.interfaces import Outside
-from mailsrv.store.accounts import Account
+from mailsrv.store.accounts.accounts import Account
+from mailsrv.store.accounts.passwords import Match
 from mailsrv.store.database import Database
-from mailsrv.store.passwords import Match
 
 EVERY_S: Final = 60.0
 _REMEMBERED_LIMIT: Final = 10_000

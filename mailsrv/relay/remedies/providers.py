@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailsrv.relay.remedy import ANY, NOTHING, OTHER_FAMILY, PERMANENT, POLICY, SLOW_DOWN, TEMPORARY, row, same
+from mailsrv.relay.remedies.remedy import ANY, NOTHING, OTHER_FAMILY, PERMANENT, POLICY, SLOW_DOWN, TEMPORARY, row, same
 
 _YAHOO = "See https://senders.yahooinc.com/smtp-error-codes/; its Complaint Feedback Loop tells who complains."
 _APPLE = "If that does not help, write to icloudadmin@apple.com with the whole answer."

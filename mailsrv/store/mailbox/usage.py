@@ -37,11 +37,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from mailsrv.outside.interfaces import Outside
-from mailsrv.store import audit, maildir, maildirsize
-from mailsrv.store.accounts import mailbox_path
-from mailsrv.store.audit import Line
-from mailsrv.store.maildirsize import Told
-from mailsrv.store.quota import NOTHING, Quota, Usage
+from mailsrv.store.accounts.accounts import mailbox_path
+from mailsrv.store.mailbox import audit, maildir, maildirsize
+from mailsrv.store.mailbox.audit import Line
+from mailsrv.store.mailbox.maildirsize import Told
+from mailsrv.store.mailbox.quota import NOTHING, Quota, Usage
 from mailsrv.store.settings import Settings
 
 FRESH_S = 0.2  # so old what was read may be

@@ -23,8 +23,8 @@ from mailsrv.outside.interfaces import Outside
 from mailsrv.store.database import Database
 
 if TYPE_CHECKING:
-    from mailsrv.store.accounts import Account
-    from mailsrv.store.passwords import Match
+    from mailsrv.store.accounts.accounts import Account
+    from mailsrv.store.accounts.passwords import Match
 
 NETWORKS: Final = 16  # of one account
 KEPT_S: Final = 180 * 86400.0

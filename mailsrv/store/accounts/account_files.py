@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from mailsrv.config import Config
 from mailsrv.mail.address import POSTMASTER, Address
-from mailsrv.store.accounts import Directory, alias_key, lines_of, parse_directory, read_text
+from mailsrv.store.accounts.accounts import Directory, alias_key, lines_of, parse_directory, read_text
 
 
 @dataclass(frozen=True, slots=True)

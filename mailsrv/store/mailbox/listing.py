@@ -21,10 +21,10 @@ from collections.abc import Mapping
 from itertools import accumulate
 
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import uidls
-from mailsrv.store.maildir import OWN, Places, names_in, unique_part
-from mailsrv.store.reading import measure
-from mailsrv.store.snapshot import Snapshot
+from mailsrv.store.mailbox import uidls
+from mailsrv.store.mailbox.maildir import OWN, Places, names_in, unique_part
+from mailsrv.store.mailbox.reading import measure
+from mailsrv.store.mailbox.snapshot import Snapshot
 
 _BLOCK = 1024
 _SAMPLE = 32  # of so many names one is looked at to divide all of them into blocks

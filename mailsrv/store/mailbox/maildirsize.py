@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import maildir
-from mailsrv.store.quota import Quota, Usage
+from mailsrv.store.mailbox import maildir
+from mailsrv.store.mailbox.quota import Quota, Usage
 
 FILE: Final = "maildirsize"
 LONGEST: Final = 5120  # octets; above it the file is made anew

@@ -2,7 +2,7 @@
 
 The names and forms are Dovecot's: ``{SCHEME}hash``, where ``.b64``, ``.base64`` or ``.hex`` behind the name says how
 the hash is written down.  Only ARGON2ID is used for new passwords (RFC 9106).  The others are there so that people can
-move in with the passwords that they have; ``mailsrv.store.passwords`` tells when one of them was right, and then it is
+move in with the passwords that they have; ``mailsrv.store.accounts.passwords`` tells when one was right, and then it is
 replaced.
 
 Nothing here takes long but ``verify``.  Hashes that would keep a worker busy for minutes are not well formed: whoever
@@ -23,7 +23,7 @@ from typing import Final
 import argon2
 from argon2 import low_level
 
-from mailsrv.store import libcrypt
+from mailsrv.store.accounts import libcrypt
 
 CURRENT: Final = "ARGON2ID"
 

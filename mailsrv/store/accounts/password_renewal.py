@@ -19,10 +19,10 @@ from twisted.logger import Logger
 
 from mailsrv.config import Config
 from mailsrv.outside.interfaces import Outside
-from mailsrv.store import scram_keys
-from mailsrv.store.account_files import Texts, edit
-from mailsrv.store.accounts import Account, AccountsError, Directory
-from mailsrv.store.passwords import hash_password, is_old
+from mailsrv.store.accounts import scram_keys
+from mailsrv.store.accounts.account_files import Texts, edit
+from mailsrv.store.accounts.accounts import Account, AccountsError, Directory
+from mailsrv.store.accounts.passwords import hash_password, is_old
 
 WAITING_LIMIT: Final = 200  # passwords in memory; who comes when there are more is asked at the next login
 
@@ -85,7 +85,7 @@ class PasswordRenewal:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """``keys`` is the field of ``mailsrv.store.scram_keys``, None when there can be none."""
+    """``keys`` is the field of ``mailsrv.store.accounts.scram_keys``, None when there can be none."""
 
     hash: str
     keys: str | None

@@ -15,8 +15,8 @@ from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Outside
 from mailsrv.store import notices
 from mailsrv.store.database import Database
+from mailsrv.store.mailbox.quota import Quota, Usage
 from mailsrv.store.notices import Notice, Notices
-from mailsrv.store.quota import Quota, Usage
 from mailsrv.store.settings import Settings
 
 _CAUSE = "quota "

@@ -15,10 +15,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from mailsrv.outside.interfaces import IFilesystem, Outside
-from mailsrv.store import maildir, maildirsize
-from mailsrv.store.accounts import mailbox_path
+from mailsrv.store.accounts.accounts import mailbox_path
+from mailsrv.store.mailbox import maildir, maildirsize
+from mailsrv.store.mailbox.usage import MailboxUsage
 from mailsrv.store.settings import Settings
-from mailsrv.store.usage import MailboxUsage
 
 OLD_S = 36 * 3600.0
 FIRST_S = 10.0  # after the start, when clients are served

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailsrv.relay.remedy import NOTHING, OTHER_FAMILY, POLICY, Row, row
+from mailsrv.relay.remedies.remedy import NOTHING, OTHER_FAMILY, POLICY, Row, row
 
 _DID = r"(?:block|list|reject|using|found|accepted|denied|refus|see|by)\w*\b[^.;]{0,80}"
 

@@ -18,8 +18,8 @@ from itertools import accumulate, islice
 from typing import Any, Final
 
 from mailsrv.outside.interfaces import IFilesystem
-from mailsrv.store import uidls
-from mailsrv.store.snapshot import Snapshot
+from mailsrv.store.mailbox import uidls
+from mailsrv.store.mailbox.snapshot import Snapshot
 
 FILE: Final = "mailsrv-index"
 _NEW: Final = "mailsrv-index.new"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailsrv.relay.remedy import NOTHING, OTHER_FAMILY, POLICY, SLOW_DOWN, WAIT, row, same
+from mailsrv.relay.remedies.remedy import NOTHING, OTHER_FAMILY, POLICY, SLOW_DOWN, WAIT, row, same
 
 _SEE = "See https://sendersupport.olc.protection.outlook.com/pm/ and enrol your address with its SNDS."
 

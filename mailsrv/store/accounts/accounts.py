@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 from mailsrv.config import Config
 from mailsrv.mail.address import POSTMASTER, Address, AddressError, domain_a_label
 from mailsrv.sasl.scram import StoredKeys
-from mailsrv.store import app_passwords, quota, scram_keys
-from mailsrv.store.app_passwords import AppPassword
-from mailsrv.store.passwords import check_stored
-from mailsrv.store.quota import Quota
+from mailsrv.store.accounts import app_passwords, scram_keys
+from mailsrv.store.accounts.app_passwords import AppPassword
+from mailsrv.store.accounts.passwords import check_stored
+from mailsrv.store.mailbox import quota
+from mailsrv.store.mailbox.quota import Quota
 
 # A local part that is a file name as it stands: no quotes, no separators of ours, not hidden, not ".".
 _SAFE_LOCAL = re.compile(r"(?!\.)[^\x00-\x20\x7f-\xa0/:\\\"(),;<>@\[\]]+")

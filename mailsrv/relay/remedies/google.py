@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailsrv.relay.remedy import NOTHING, OTHER_FAMILY, SLOW_DOWN, WAIT, row, same
+from mailsrv.relay.remedies.remedy import NOTHING, OTHER_FAMILY, SLOW_DOWN, WAIT, row, same
 
 
 def _words(words: str) -> str:

@@ -1,0 +1,1 @@
+"""Who has a mailbox, how they log in, and what is known of where from."""

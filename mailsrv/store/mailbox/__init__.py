@@ -1,0 +1,1 @@
+"""Maildirs: written, listed, read, counted, kept tidy; beside other programs that do the same."""
