@@ -15,6 +15,7 @@ from mailsrv.mail import header
 from mailsrv.outside.interfaces import Outside
 
 THREADS = 2
+PIECE = 256 * 1024  # octets of a message in memory that are hashed at once
 
 Keys = Mapping[str, Sequence[Key]]
 
@@ -59,7 +60,7 @@ class Signer:
     async def fields_of(self, domain: str, message: bytes) -> bytes:
         """The same for a message in memory."""
         head, body = header.split(message)
-        return await self.fields(domain, head, _once(body))
+        return await self.fields(domain, head, _pieces(body))
 
     async def again(self, message: bytes) -> bytes:
         """A message that was changed on its way out, with signatures made anew in place of those that we had put in
@@ -69,5 +70,7 @@ class Signer:
         return await self.fields_of(domain, rest) + rest if domain else message
 
 
-async def _once(octets: bytes) -> AsyncIterator[bytes]:
-    yield octets
+async def _pieces(octets: bytes) -> AsyncIterator[bytes]:
+    """Small enough that no other thread waits long for the interpreter."""
+    for start in range(0, len(octets), PIECE):
+        yield octets[start : start + PIECE]

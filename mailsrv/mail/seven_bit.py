@@ -25,6 +25,7 @@ _PARAMETER = re.compile(rb"[ \t]*;[ \t]*(?:([^\s;=\"()]+)[ \t]*=[ \t]*(?:\"((?:[
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _ENCODING: Final = b"content-transfer-encoding"
 _AS_THEY_ARE: Final = (b"7bit", b"8bit", b"binary")
+_PIECE: Final = 256 * 1024
 _BASE64_LINE: Final = 57  # octets that make a line of 76
 
 
@@ -170,8 +171,17 @@ def _new_head(head: bytes, fields: dict[bytes, bytes], encoding: bytes, message:
 
 def _quoted_printable(body: bytes) -> bytes:
     """The empty line and the encoded text.  The line end at the end tells the encoder which kind of line end to use."""
-    encoded = binascii.b2a_qp(body[2:] + b"\r\n", quotetabs=False, istext=True, header=False)
-    return b"\r\n" + encoded[:-2]
+    text = body[2:] + b"\r\n"
+    encoded = []
+    start = 0
+    while start < len(text):
+        # In pieces of whole lines, for no other thread gets the interpreter while one is encoded.
+        end = text.find(b"\r\n", start + _PIECE) + 2
+        if end < 2:
+            end = len(text)
+        encoded.append(binascii.b2a_qp(text[start:end], quotetabs=False, istext=True, header=False))
+        start = end
+    return b"\r\n" + b"".join(encoded)[:-2]
 
 
 def _base64(body: bytes) -> bytes:

@@ -38,8 +38,13 @@ class QueueClock:
         self._new_time = (0.0, 0.0)
         self._schedule = settings.config.queue
         self._resumed = False
-        self.moving = False  # while what waits is being moved
+        self._moves = 0  # of what waits, under way: the clock may jump again before the first is written
         self.jumped = 0.0  # by how much the wall clock has jumped since the start, in all
+
+    @property
+    def moving(self) -> bool:
+        """Whether what waits is being moved just now."""
+        return self._moves > 0
 
     def is_right(self) -> bool:
         """Whether it has not jumped since it was last asked; if it has, ``mind`` is to be called."""
@@ -62,7 +67,7 @@ class QueueClock:
         self.jumped += jump
         # What was accepted in this time was accepted by the new clock: only before it was the clock another.
         self._new_time = (now - unseen - 1.0, now + 1.0)
-        self.moving = True
+        self._moves += 1
         try:
             longest = max(self._settings.config.queue.retry)
             await self._database.write(rescheduling.postpone, jump, self._new_time, now + longest)
@@ -72,7 +77,7 @@ class QueueClock:
             self._seen = looked - unseen
             raise
         finally:
-            self.moving = False
+            self._moves -= 1
         return True
 
     async def mind_the_schedule(self) -> bool:

@@ -8,7 +8,8 @@ the content the size is known.  LMTP has an answer for each recipient.  SMTP has
 - some are not full, yet this message is too much for them: it is taken, and they go over their quota by this one.  A
   452 would come again at each attempt, for RCPT does not see it, and the others would never get the message.
 
-A mailbox behind an alias that leads to others, too, goes over its quota rather than keep the message from them.
+A mailbox behind an alias that leads to others, too, goes over its quota rather than keep the message from them; over
+LMTP, who is to get it by such an alias and in its own name as well is not refused.
 What is accepted is delivered, whatever the mailbox holds by then.
 """
 
@@ -98,9 +99,22 @@ def judge(recipients: Sequence[Sequence[str]], rooms: Mapping[str, Room], each: 
     if len(without) == len(of_each):
         return without, True
     if each:
-        return without, False
+        return _reached_by_nobody_else(recipients, without), False
     full = [n for n, room in enumerate(of_each) if room is Room.FULL]
     return full, bool(full)
+
+
+def _reached_by_nobody_else(recipients: Sequence[Sequence[str]], refused: Sequence[int]) -> list[int]:
+    """Those of ``refused`` none of whose mailboxes gets the message for another recipient.
+
+    A refusal of the others would bring it there a second time.
+    """
+    left = set(refused)
+    reached = {mailbox for n, ends in enumerate(recipients) if n not in left for mailbox in ends}
+    while others := [n for n in left if not reached.isdisjoint(recipients[n])]:
+        left.difference_update(others)
+        reached.update(mailbox for n in others for mailbox in recipients[n])
+    return sorted(left)
 
 
 def without(arrival: Arrival, recipients: Sequence[Sequence[str]], refused: Sequence[int]) -> Arrival:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailsrv.dkim.canonical import RelaxedBody
 from mailsrv.dkim.signature import take_off
-from mailsrv.dkim.signer import Signer
+from mailsrv.dkim.signer import PIECE, Signer
 from mailsrv.store.keys import SigningKey
 from tests.simulation.outside import Machine
 from tests.simulation.timeline import Timeline
@@ -104,3 +105,19 @@ def test_what_is_changed_on_its_way_out_is_signed_anew(desk: Desk) -> None:
     assert verified(again, pair()) == [True, True]
     foreign = again.replace(b"DKIM-Signature:", b"DKIM-signature:")
     assert wait(desk.timeline, desk.signer.again(foreign)) == foreign
+
+
+def test_a_large_message_in_memory_is_hashed_in_pieces(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other thread runs while a piece is made canonical."""
+    octets: list[int] = []
+    feed = RelaxedBody.feed
+
+    def counted(self: RelaxedBody, chunk: bytes) -> None:
+        octets.append(len(chunk))
+        feed(self, chunk)
+
+    monkeypatch.setattr(RelaxedBody, "feed", counted)
+    message = HEADER + b"\r\n" + b"two  words\r\n" * (PIECE // 4)
+    fields = wait(desk.timeline, desk.signer.fields_of("example.org", message))
+    assert max(octets) == PIECE
+    assert verified(fields + message, pair()) == [True, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import email
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailsrv.mail import seven_bit as seven_bit_module
 from mailsrv.mail.seven_bit import DEPTH, Unconvertible, seven_bit
 
 TEXT = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -48,6 +50,26 @@ def test_text_becomes_quoted_printable_and_nothing_else_changes() -> None:
         b"Received: from x\r\n by y\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: quoted-printable\r\n"
         b"Content-Type: text/plain; charset=utf-8\r\nSubject: a  b\r\n\r\nGr=C3=BC=C3=9Fe =3D=09\r\n=2E\r\nFrom x\r\n"
     )
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", ""])
+def test_large_text_is_encoded_in_pieces_as_if_it_were_one(monkeypatch: pytest.MonkeyPatch, line_end: str) -> None:
+    """No other thread runs while a piece is encoded."""
+    lines = ["grüße", "", ".", "From x", "blank \t", "=", "x" * 75, "ä" * 50, "tab\t"] * 300
+    content = ("Content-Type: text/plain; charset=utf-8\r\n\r\n" + "\r\n".join(lines) + line_end).encode()
+    whole = seven_bit(content)
+    octets: list[int] = []
+    encode = binascii.b2a_qp
+
+    def counted(data: bytes, **options: bool) -> bytes:
+        octets.append(len(data))
+        return encode(data, **options)
+
+    monkeypatch.setattr(binascii, "b2a_qp", counted)
+    monkeypatch.setattr(seven_bit_module, "_PIECE", 1000)
+    assert seven_bit(content) == whole
+    assert len(octets) > 10
+    assert max(octets) < 1200
 
 
 def test_without_mime_nobody_knows_the_character_set() -> None:

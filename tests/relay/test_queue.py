@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from mailsrv.relay import content, lookout
+from mailsrv.relay.clock import QueueClock
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.limit import MOST
 from mailsrv.relay.queue import SETTLING
@@ -507,6 +508,25 @@ def test_when_the_clock_jumps_back_nothing_waits_for_it_to_catch_up(world: Queue
     world.advance(130)
     assert attempts(world) == 2
     assert world.row(id)["state"] == "queued"
+
+
+def test_what_waits_is_moving_until_the_last_of_several_jumps_is_written(world: QueueWorld) -> None:
+    clock = QueueClock(world.settings, world.outside, world.database)
+    written: list[Deferred[None]] = []
+
+    def write(*arguments: object) -> Deferred[None]:
+        written.append(Deferred())
+        return written[-1]
+
+    world.database.write = write  # type: ignore[assignment, method-assign]
+    for _ in range(2):
+        world.machine.clock_offset_s += 3600
+        Deferred.fromCoroutine(clock.mind())
+    assert len(written) == 2
+    written[0].callback(None)
+    assert clock.moving
+    written[1].callback(None)
+    assert not clock.moving
 
 
 def test_an_attempt_during_which_the_clock_jumps_is_judged_by_the_time_that_went_by(world: QueueWorld) -> None:

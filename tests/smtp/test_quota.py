@@ -157,6 +157,14 @@ def test_lmtp_answers_for_each(world: QuotaWorld) -> None:
     assert client.transaction(ALICE, content=kib(11)) == [250, 250, 354, 452]
 
 
+def test_who_gets_it_by_an_alias_is_not_to_get_it_again(world: QuotaWorld) -> None:
+    """A 452 for Alice would bring it a second time once she has room."""
+    client = world.greeted()
+    assert client.transaction(ALICE, "team@example.org", content=kib(11))[-2:] == [250, 250]
+    assert sorted(address for address, _ in world.recipients()) == [ALICE, BOB, "carol@example.net"]
+    assert world.ledger("refused") == []
+
+
 def test_an_alias_with_others_behind_it_goes_on(world: QuotaWorld) -> None:
     world.fill(10240)
     client = smtp(world)
@@ -223,6 +231,14 @@ def test_the_best_of_what_is_behind_an_alias_counts() -> None:
     assert judge([["a", "b", "c"]], rooms, each=False) == ([], False)
     assert judge([["a", ""]], rooms, each=False) == ([], False)
     assert judge([["a", "b"], ["c"]], rooms, each=False) == ([], False)
+
+
+def test_lmtp_refuses_nobody_who_is_reached_on_another_way() -> None:
+    rooms = dict.fromkeys("abcd", Room.FULL)
+    assert judge([["a"], ["a", "x"]], rooms, each=True) == ([], False)
+    # What leads to one of those goes to all that it leads to, and so on.
+    assert judge([["c", "b"], ["b", "a"], ["a", "x"], ["d"]], rooms, each=True) == ([3], False)
+    assert judge([["a"], ["b", "x"]], rooms, each=True) == ([0], False)
 
 
 def test_without_a_quota_nothing_is_looked_at() -> None:
