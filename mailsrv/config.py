@@ -241,9 +241,7 @@ def _syntax_problem(source: str, path: str, message: str) -> str:
         return f"{path}:1: not TOML: {message}."
     line = int(found.group(2) or source.rstrip("\n").count("\n") + 1)
     text = source.split("\n")[line - 1].strip()
-    return (
-        f"{path}:{line}: not TOML: {found.group(1)}: {text}" if text else f"{path}:{line}: not TOML: {found.group(1)}."
-    )
+    return f"{path}:{line}: not TOML: {found.group(1)}{': ' + text if text else ''}."
 
 
 def _absolute(config: Config, folder: str) -> Config:

@@ -96,7 +96,7 @@ def duration(value: str | float) -> float:
     if seconds is None or math.isnan(seconds):
         raise ValueError(f'"{value}" is not a duration such as "90s", "5m", "4h" or "5d"')
     if not 0 < seconds <= _LONGEST_S:
-        raise ValueError(f"{value} is not between 0 and 3650 days")
+        raise ValueError(f"{value} is not more than 0 and at most 3650 days")
     return float(seconds)
 
 
@@ -119,7 +119,7 @@ def size(value: str | int) -> int:
     if octets is None:
         raise ValueError(f'"{value}" is not a size such as "50 MiB", "10 MB" or 4096')
     if not 1 <= octets <= _LARGEST:
-        raise ValueError(f"{value} is not between 1 octet and 1024 GiB")
+        raise ValueError(f"{value} is not between 1 octet and 1 TiB")
     return int(octets)
 
 

@@ -35,7 +35,7 @@ SPARE_FILES = 4500  # beside one for each client: attempts to deliver and their 
 
 class Options(usage.Options):
     synopsis = "[--config FILE]"
-    optParameters = [["config", "c", DEFAULT_PATH, "The configuration file."]]
+    optParameters = [["config", "c", None, f"The configuration file (default: $MAILSRV_CONFIG, else {DEFAULT_PATH})."]]
 
 
 class MailService(Service):
@@ -95,7 +95,8 @@ def makeService(options: Options) -> MailService:
     """Read the configuration and everything it names; a mistake ends the program with one sentence."""
     try:
         foreground = options.parent is None or bool(options.parent["nodaemon"])
-        return MailService(FileSettings(options["config"]), foreground)
+        path = options["config"] or os.environ.get("MAILSRV_CONFIG") or DEFAULT_PATH
+        return MailService(FileSettings(path), foreground)
     except (ConfigError, AccountsError, CertificateError, KeyFileError) as error:
         raise SystemExit(f"mailsrv: {error}") from None
 

@@ -179,3 +179,12 @@ def test_the_rules_find_what_breaks_them(monkeypatch: pytest.MonkeyPatch) -> Non
     for module in ("mailsrv.store.spool", "mailsrv.relay.queue", "mailsrv.store.database"):
         with pytest.raises(AssertionError):
             test_the_world_comes_in_by_one_door(module)
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if room(module) not in ("cli", "outside")])
+def test_nothing_is_loaded_after_root_is_given_up(module: str) -> None:
+    """strptime, and text files in another encoding than UTF-8, import a module when they are first used."""
+    for node in ast.walk(tree(module)):
+        assert not (isinstance(node, ast.Attribute) and node.attr == "strptime"), module
+        if isinstance(node, ast.keyword) and node.arg == "encoding":
+            assert isinstance(node.value, ast.Constant) and node.value.value == "utf-8", module

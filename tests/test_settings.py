@@ -15,6 +15,7 @@ from mailsrv.store import key_states, keys
 from mailsrv.store.accounts.accounts import AccountsError
 from mailsrv.store.accounts.passwords import hash_password
 from mailsrv.store.keys import KeyFileError
+from mailsrv.tap import Options, makeService
 from mailsrv.tls import CertificateError
 from tests.peers import certificate as peer_certificate
 
@@ -325,3 +326,14 @@ def test_broken_keys_are_refused_and_the_old_ones_go_on_signing(
     installation.write(f"state/keys/{name}", before)
     settings.look()
     assert installation.changed == 1
+
+
+def test_the_server_takes_the_configuration_that_the_tool_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--config``, else MAILSRV_CONFIG, else the default."""
+    monkeypatch.setenv("MAILSRV_CONFIG", "/nowhere/elsewhere")
+    options = Options()  # type: ignore[no-untyped-call]
+    with pytest.raises(SystemExit, match="/nowhere/elsewhere: cannot be read"):
+        makeService(options)
+    options.parseOptions(["--config", "/nowhere/named"])  # type: ignore[no-untyped-call]
+    with pytest.raises(SystemExit, match="/nowhere/named: cannot be read"):
+        makeService(options)

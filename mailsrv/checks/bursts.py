@@ -73,8 +73,7 @@ class Bursts:
         named = ", ".join(first[:NAMED]) + (f" and {len(first) - NAMED} more" if len(first) > NAMED else "")
         return Hold(
             f"{account} has not sent from the network of {client} before, and never written to {named}: more than "
-            f"{limit} "
-            "such recipients in an hour",
+            f"{limit} such recipients in an hour",
             RULE,
         )
 

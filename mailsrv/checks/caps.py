@@ -36,9 +36,10 @@ class Limits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """A recipient is over a cap: why, and when one is possible again, in words.  ``held``: it is taken all the same."""
+    """A recipient is over a cap: which, and when one is possible again.  ``held``: it is taken all the same."""
 
-    reason: str
+    cap: str
+    again: str
     held: bool
 
 
@@ -83,8 +84,8 @@ class Caps:
             used = sum(counted.values()) + usage.reserved
             if used >= limit and (over is None or over.held):
                 wait = (min(counted) - first) if counted else 1
-                reason = f"More than {limit} recipients in {words}; the next one in about {wait} minutes"
-                over = Over(reason, limits.over_cap == "hold" and used < 2 * limit)
+                held = limits.over_cap == "hold" and used < 2 * limit
+                over = Over(f"more than {limit} recipients in {words}", f"the next one in about {wait} minutes", held)
         if over is None or over.held:
             usage.reserved += 1
         return over

@@ -29,7 +29,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the verb."""
     verb = subparsers.add_parser("account", help="add, list and remove accounts, set passwords")
     add_common(verb)
-    actions = verb.add_subparsers(metavar="ACTION", required=True)
+    actions = verb.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, run, text in (
         ("add", _add, "add an account"),
         ("passwd", _passwd, "give an account a new password"),

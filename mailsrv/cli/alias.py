@@ -20,7 +20,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the verb."""
     verb = subparsers.add_parser("alias", help="add, list and remove aliases")
     add_common(verb)
-    actions = verb.add_subparsers(metavar="ACTION", required=True)
+    actions = verb.add_subparsers(title="actions", metavar="ACTION", required=True)
     action = actions.add_parser(
         "add",
         help="let an address stand for others",

@@ -15,7 +15,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -26,13 +26,15 @@ from mailsrv.cli.command import add_common, config_of, print_json, wants_json
 from mailsrv.cli.endpoint import Place, place, socket_path
 from mailsrv.cli.finding import Finding, ok, warning, wrong
 from mailsrv.cli.wording import now
-from mailsrv.config import Config, ConfigError
+from mailsrv.config import Config, ConfigError, Network
 from mailsrv.store import key_states, keys
 from mailsrv.store.accounts.accounts import AccountsError, load_directory
 from mailsrv.store.keys import KeyFileError
 
 _TIMEOUT_S = 5.0
 _SOON = datetime.timedelta(days=14)
+_PRIVATE_4 = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "100.64.0.0/10"))
+_PRIVATE_6 = IPv6Network("fc00::/7")
 _ENCODINGS = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 
 
@@ -60,11 +62,11 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     try:
         config = config_of(arguments)
     except ConfigError as error:
-        yield wrong(
-            "configuration", str(error).removesuffix("."), "mend that line; 'mailsrv dns' and others wait for it"
-        )
+        remedy = "mend it; until then a running server keeps what was in force, and none starts"
+        yield wrong("configuration", str(error).removesuffix("."), remedy)
         return
     yield ok("configuration", "every key is understood")
+    yield from sense(config)
     yield from directory(config)
     yield from files(config)
     yield from _mailboxes(config)
@@ -81,17 +83,41 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
         yield from check_dns.records(config, ask)
 
 
+def sense(config: Config) -> Iterator[Finding]:
+    """What is understood, and hardly meant."""
+    for network in config.trusted_networks:
+        if _is_large(network):
+            text = f"{network} holds strangers, who may send anywhere and under any name"
+            yield wrong("trusted_networks", text, "name only networks of your own; others log in")
+    if config.queue.warn >= config.queue.expire:
+        text = "queue.warn is not before queue.expire, so no sender hears that a message is late"
+        yield warning("queue", text, "make it less")
+
+
+def _is_large(network: Network) -> bool:
+    """Whether no single operator has so many addresses, nor are they for private use (RFC 1918, 4193)."""
+    if isinstance(network, IPv4Network):
+        return network.prefixlen < 16 and not any(network.subnet_of(own) for own in _PRIVATE_4)
+    return network.prefixlen < 32 and not network.subnet_of(_PRIVATE_6)
+
+
 def directory(config: Config) -> Iterator[Finding]:
     """Accounts and aliases."""
     try:
         found = load_directory(config)
     except AccountsError as error:
-        yield wrong("accounts", str(error).removesuffix("."), "mend that line")
+        if os.path.exists(config.accounts):
+            yield wrong("accounts", str(error).removesuffix("."), "mend that line")
+        else:
+            remedy = f"mailsrv account add postmaster@{config.domains[0]}, or name the right file"
+            yield wrong("accounts", f"{config.accounts} does not exist", remedy)
         return
     if not found.accounts:
         yield warning("accounts", "there are none", f"mailsrv account add postmaster@{config.domains[0]}")
     else:
         yield ok("accounts", f"{len(found.accounts)}, and {len(found.aliases)} aliases")
+    if not os.path.exists(config.aliases):
+        yield warning("aliases", f"{config.aliases} does not exist, so there are none", f"touch {config.aliases}")
     for alias, target in found.dangling():
         yield warning(
             "aliases", f"{alias} names {target}, who is nobody", f"mailsrv account add {target}, or alias remove"
@@ -170,6 +196,21 @@ def certificates(config: Config, now: datetime.datetime) -> Iterator[Finding]:
     yield from _certificate("certificate", config.tls.certificate, config.tls.key, config.hostname, now)
     for name, pair in config.tls.names.items():
         yield from _certificate(f'certificate of "{name}"', pair.certificate, pair.key, name, now)
+    if config.tls.authorities:
+        yield _authorities(config.tls.authorities)
+
+
+def _authorities(path: str) -> Finding:
+    """As the server reads it (``relay/tls.py``)."""
+    what, remedy = "tls.authorities", "put certificates in PEM form there, or name the right file"
+    try:
+        with open(path, "rb") as file:
+            found = x509.load_pem_x509_certificates(file.read())
+    except OSError as error:
+        return wrong(what, f"{path}: {error.strerror}", remedy)
+    except ValueError:
+        return wrong(what, f"{path} holds no certificate in PEM form", remedy)
+    return ok(what, f"{len(found)} in {path}")
 
 
 def _certificate(what: str, path: str, key_path: str, host: str, now: datetime.datetime) -> Iterator[Finding]:

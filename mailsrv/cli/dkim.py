@@ -27,7 +27,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the verb."""
     verb = subparsers.add_parser("dkim", help="list and change the keys that sign mail")
     add_common(verb)
-    actions = verb.add_subparsers(metavar="ACTION", required=True)
+    actions = verb.add_subparsers(title="actions", metavar="ACTION", required=True)
     text = "list the keys, and what becomes of each"
     action = actions.add_parser("list", help=text, description=f"{text.capitalize()}.")
     add_common(action, json=True)

@@ -23,7 +23,7 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "ledger",
         help="verify that nothing was lost",
-        description="Counts what happened in the last 24 hours or, with --verify, what became of all mail.",
+        description="Count what happened in the last 24 hours or, with --verify, what became of all mail.",
     )
     add_common(parser, json=True)
     parser.add_argument(

@@ -21,7 +21,7 @@ def register(subparsers: Any) -> None:
     """Add the verbs."""
     parser = subparsers.add_parser("queue", help="list and change what waits for delivery")
     add_common(parser)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="queue_verb", required=True)
+    verbs = parser.add_subparsers(title="actions", metavar="ACTION", dest="queue_verb", required=True)
 
     verb = _verb(verbs, "list", _list, "list the messages that wait", json=True)
     verb.add_argument("--held", action="store_true", help="only messages that were held")

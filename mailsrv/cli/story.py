@@ -65,6 +65,8 @@ def loose_line(record: Record) -> str:
         ledger.REFUSED: (
             "The client may try again; `mailsrv account quota ADDRESS` shows how full it is and gives more."
             if event.rule == "quota"
+            else "Nothing was accepted; where it was one of your users, `submission.mend_lines` mends such lines."
+            if "bare LF" in event.reason
             else "Nothing was accepted; the client may try again."
             if event.status.startswith("4.")
             else "Nothing was accepted; the sender's server has told its user."
@@ -205,7 +207,9 @@ def _because(event: Event) -> str:
     reason = f": {clean(event.reason).rstrip('.')}" if event.reason else ""
     told = f"{status}{reason}."
     if event.answer:
-        told += f' {clean(event.remote) or "The other side"} said: "{clean(event.answer)}".'
+        host, _, channel = clean(event.remote).partition(", ")
+        told += f' {host or "The other side"} said: "{clean(event.answer)}".'
+        told += f" Over {channel}." if channel else ""
     elif event.remote:
         told += f" Other side: {clean(event.remote)}."
     if event.rule:

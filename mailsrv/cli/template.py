@@ -11,7 +11,7 @@ _TEXT = """\
 # mailsrv: the configuration, in TOML.
 #
 # A line that begins with "#key =" shows the default of that key; take the "#" away to change it.  A change is taken up
-# within three seconds, without a restart; what is wrong is reported with its line, and the old settings stay in force.
+# within two seconds, without a restart; what is wrong is reported with its line, and the old settings stay in force.
 # Durations are "90s", "5m", "4h", "5d" or a number of seconds; sizes "50 MiB", "10 MB" or a number of octets.
 # Paths may be relative to this file.
 

@@ -25,7 +25,7 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "why",
         help="what happened to a message or an address, and why",
-        description="Tells what happened to a message or an address, newest first, and what comes next.",
+        description="Tell what happened to a message or an address, newest first, and what comes next.",
     )
     add_common(parser, json=True)
     parser.add_argument(

@@ -69,6 +69,8 @@ class _Inbox:
 
 
 class _Datagrams(DatagramProtocol):
+    noisy = False
+
     def __init__(self, inbox: _Inbox) -> None:
         self._inbox = inbox
 

@@ -10,27 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from mailsrv.mail.address import POSTMASTER
 from mailsrv.mail.outcome import Outcome, Result
-from mailsrv.relay.remedies import Action, Remedy, remedy_for
+from mailsrv.relay.remedies import Remedy, remedy_for
 from mailsrv.store import queue_id
 from mailsrv.store.message import QueuedMessage, QueuedRecipient
 from mailsrv.store.notices import QUIET_S, Notice, Notices
 
 DOUBLES = 20  # double bounces at once
 DOUBLE_EVERY_S = 180.0  # and then one in this time
-
-_BY_ITSELF: Final = {
-    Action.NOTHING: "it goes on by the schedule; a refusal with a code from 500 on is final and the sender is told.",
-    Action.WAIT: "what was not refused for good is tried again an hour later and not before.",
-    Action.SLOW_DOWN: "it makes fewer connections there, and goes on by the schedule.",
-    Action.OTHER_FAMILY: (
-        "where this server and the other one have both IPv4 and IPv6, it tries the other of the two; else it goes on "
-        "by the schedule."
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +63,7 @@ class Postmaster:
             f"Another server {verdict} mail from {self._hostname()}, for a reason that you can do something about.\n\n"
             f"What it means: {remedy.meaning}\n\n"
             f"What to do: {remedy.remedy}\n\n"
-            f"What this server does by itself: {_BY_ITSELF[remedy.action]}\n\n"
+            f"What this server does by itself: {remedy.action.value}.\n\n"
             "The first time:\n\n"
             f"  message {number} from {sender} to {seen.recipient.address}\n"
             f"  {outcome.remote or 'the other server'} said:\n"

@@ -35,7 +35,11 @@ class RemoteReply:
     @property
     def text(self) -> str:
         """One line for people and the ledger, at most 1,000 characters."""
-        text = " ".join(filter(None, (str(self.code), *self.lines)))
+        # RFC 2034 4: the status is repeated in front of each line; once is enough to read.
+        said = self.lines
+        if said and said[0].startswith(f"{self.status} "):
+            said = (said[0], *(line.removeprefix(f"{self.status} ").lstrip() for line in said[1:]))
+        text = " ".join(filter(None, (str(self.code), *said)))
         return text if len(text) <= 1000 else text[:999] + "…"
 
 

@@ -28,9 +28,14 @@ async def told(house: House, arrival: Arrival, hold: Hold, head: bytes) -> Also:
     owner = Address.parse(arrival.account)
     what = _what(arrival, head)
     subject = f"Mail sent as {arrival.account} is held"
-    wanted = [(f"held {arrival.account}", owner, _for_owner(arrival, hold, what, house.settings.directory.domains[0]))]
+    # An owner who is the postmaster gets one mail, with what the postmaster can do.
+    wanted = [(f"held {arrival.account}", owner, _for_postmaster(arrival, hold, what))]
     if house.settings.directory.resolve(POSTMASTER) != house.settings.directory.resolve(owner):
-        wanted.append((f"held {arrival.account}, postmaster", POSTMASTER, _for_postmaster(arrival, hold, what)))
+        for_owner = _for_owner(arrival, hold, what, house.settings.directory.domains[0])
+        wanted = [
+            (f"held {arrival.account}", owner, for_owner),
+            (f"held {arrival.account}, postmaster", POSTMASTER, _for_postmaster(arrival, hold, what)),
+        ]
     about = queue_id.text(arrival.id)
     composed = [
         await house.notices.wanted(Notice(cause, quiet_s=QUIET_S, again_s=AGAIN_S), to, subject, text, now, about)
@@ -58,13 +63,11 @@ def _what(arrival: Arrival, head: bytes) -> str:
 def _for_owner(arrival: Arrival, hold: Hold, what: str, domain: str) -> str:
     return (
         f"A message that was sent with your account {arrival.account} is held: the server has taken it, and sends it "
-        f"only "
-        "when the postmaster says so. This is the first; more like it may follow, and are held too.\n\n"
+        "only when the postmaster says so. This is the first; more like it may follow, and are held too.\n\n"
         f"{what}\n"
         f"Why: {hold.reason}. Mail like this often means that somebody else has the password.\n\n"
         f"If it was you: write to postmaster@{domain}, who can let it go. Nothing is lost, and it does not expire. "
-        f"There is "
-        "no need to send it again.\n\n"
+        "There is no need to send it again.\n\n"
         "If it was not you: tell the postmaster so, and have your password changed at once.\n"
     )
 
@@ -72,13 +75,12 @@ def _for_owner(arrival: Arrival, hold: Hold, what: str, domain: str) -> str:
 def _for_postmaster(arrival: Arrival, hold: Hold, what: str) -> str:
     return (
         f"A message that was sent with the account {arrival.account} is held until you decide. This is the first; "
-        f"more like "
-        "it may follow, and are held too. The owner of the account was told.\n\n"
+        "more like it may follow, and are held too. The owner of the account is told as well.\n\n"
         f"{what}\n"
         f"Why: {hold.reason}. Decided by: {hold.rule}.\n\n"
         "`mailsrv queue list --held` shows what is held. Ask the owner, not by mail.\n\n"
         f"If all is well: `mailsrv queue release --account {arrival.account}` sends it, and the network counts as "
-        f"known.\n\n"
+        "known.\n\n"
         f"If not: `mailsrv account passwd {arrival.account}` first, then `mailsrv queue remove --account "
         f"{arrival.account}`.\n"
     )

@@ -271,13 +271,13 @@ class Session:
         if over is None or over.held:
             transaction.reserved += 1
             if over is not None:
-                transaction.hold = Hold(f"{account.key}: {over.reason}", f"{_CAPS}, limits.over_cap")
+                transaction.hold = Hold(f"{account.key} has written to {over.cap}", f"{_CAPS}, limits.over_cap")
             return None
         return self._refuse(
             "RCPT",
-            replies.reply(452, "4.7.1", over.reason),
+            replies.reply(452, "4.7.1", f"M{over.cap[1:]}; {over.again}"),
             address=address,
-            reason=f"{account.key}: {over.reason}",
+            reason=f"{account.key} has written to {over.cap}; {over.again}",
             rule=_CAPS,
         )
 

@@ -226,8 +226,8 @@ def _make_folder(state: str) -> str:
 def _read(state: str) -> _Lines:
     place = path(state)
     try:
-        with open(place, encoding="ascii") as file:
-            text = file.read()
+        with open(place, "rb") as file:
+            text = file.read().decode("ascii")
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -240,7 +240,7 @@ def _read(state: str) -> _Lines:
             continue
         try:
             name, of_key, since = line.split()
-            lines[name] = of_key, datetime.strptime(since, _TIME).replace(tzinfo=UTC).timestamp()
+            lines[name] = of_key, _moment(since)
             STATES.index(of_key)
         except ValueError:
             raise KeyFileError(
@@ -248,6 +248,15 @@ def _read(state: str) -> _Lines:
                 " 2026-11-23T18:04:00Z."
             ) from None
     return lines
+
+
+def _moment(text: str) -> float:
+    """Seconds since 1970 (ValueError).  Neither this nor a codec is loaded when it is first wanted: by then the server
+    may be a user who cannot read the files of the interpreter, or these may be of a later version."""
+    found = datetime.fromisoformat(text)
+    if found.strftime(_TIME) != text:
+        raise ValueError(f"{text} is not written like {_TIME}")
+    return found.timestamp()
 
 
 def _write(state: str, lines: _Lines) -> None:

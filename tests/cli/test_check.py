@@ -65,10 +65,43 @@ def test_a_wrong_configuration(tool: Any, folder: Path) -> None:
 def test_accounts(config: Config) -> None:
     Path(config.aliases).write_text("sales@example.org: carol@example.org\n")
     assert verdicts(check.directory(config)) == {"accounts": "ok", "aliases": "warning"}
+    Path(config.aliases).unlink()
+    found = {one.subject: one for one in check.directory(config)}
+    assert "does not exist" in found["aliases"].text
     Path(config.accounts).write_text("")
     assert verdicts(check.directory(config))["accounts"] == "warning"
     Path(config.accounts).write_text("x\n")
     assert verdicts(check.directory(config)) == {"accounts": "wrong"}
+    Path(config.accounts).unlink()
+    (missing,) = check.directory(config)
+    assert (missing.verdict, missing.remedy[:19]) == ("wrong", "mailsrv account add")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ('trusted_networks = ["0.0.0.0/0"]', {"trusted_networks": "wrong"}),
+        ('trusted_networks = ["::/0"]', {"trusted_networks": "wrong"}),
+        ('trusted_networks = ["198.50.0.0/15"]', {"trusted_networks": "wrong"}),
+        ('trusted_networks = ["10.0.0.0/8", "192.0.2.0/24", "fd00::/8", "2001:db8::/32"]', {}),
+        ('queue.warn = "5d"', {"queue": "warning"}),
+        ("", {}),
+    ],
+)
+def test_what_is_hardly_meant(key: str, expected: dict[str, str]) -> None:
+    config = parse(f'hostname = "mx.example.org"\ndomains = ["example.org"]\n{key}\n', "mailsrv.toml")
+    assert verdicts(check.sense(config)) == expected
+
+
+def test_authorities(config: Config, folder: Path) -> None:
+    with (folder / "mailsrv.toml").open("a") as file:
+        file.write('[tls]\nauthorities = "more.pem"\n')
+    config = load(str(folder / "mailsrv.toml"))
+    assert verdicts(check.certificates(config, NOW))["tls.authorities"] == "wrong"
+    (folder / "more.pem").write_text("no certificate\n")
+    assert verdicts(check.certificates(config, NOW))["tls.authorities"] == "wrong"
+    (folder / "more.pem").write_bytes(Path(config.tls.certificate).read_bytes())
+    assert verdicts(check.certificates(config, NOW))["tls.authorities"] == "ok"
 
 
 def test_files(config: Config) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mailsrv.cli.wording import moment
+from mailsrv.smtp.replies import BARE_LF_IN_CONTENT
 from mailsrv.store import queue, queue_id
 from mailsrv.store.ledger import Event
 from tests.worlds.rows import BOB, CAROL, START, Rows
@@ -147,6 +148,25 @@ def test_a_full_mailbox(tool: Tool, rows: Rows) -> None:
     rows.write(START, event)
     tool.run("why", "bob@example.org")
     assert "The client may try again; `mailsrv account quota ADDRESS` shows how full it is" in tool.out
+
+
+def test_a_bare_lf_names_the_key_that_mends_it(tool: Tool, rows: Rows) -> None:
+    reason = BARE_LF_IN_CONTENT.text
+    rows.write(
+        START, Event("refused", address=CARL, status="5.6.0", reason=reason, rule="RFC 5321 2.3.8", detail="DATA")
+    )
+    tool.run("why", CARL)
+    assert "where it was one of your users, `submission.mend_lines` mends such lines." in tool.out
+
+
+def test_the_channel_stands_behind_what_was_said(tool: Tool, rows: Rows) -> None:
+    remote = "mx.example.net [192.0.2.9]:25, TLSv1.3 TLS_AES_256_GCM_SHA384, unverified: it is self-signed"
+    rows.settle(rows.accept(), 0, "delivered", answer="250 2.0.0 queued", remote=remote)
+    tool.run("why", BOB)
+    assert (
+        'mx.example.net [192.0.2.9]:25 said: "250 2.0.0 queued".'
+        " Over TLSv1.3 TLS_AES_256_GCM_SHA384, unverified: it is self-signed."
+    ) in tool.out
 
 
 def test_a_failed_login(tool: Tool, rows: Rows) -> None:

@@ -42,6 +42,21 @@ def test_replies(wire: bytes, expected: RemoteReply) -> None:
 
 
 @pytest.mark.parametrize(
+    ("wire", "text"),
+    [
+        (b"550-5.7.25 no PTR\r\n550-5.7.25 record\r\n550 5.7.25  see there\r\n", "550 5.7.25 no PTR record see there"),
+        (b"550-5.7.25 no PTR\r\n550-5.7.1 record\r\n550 5.7.25\r\n", "550 5.7.25 no PTR 5.7.1 record 5.7.25"),
+        (b"550-blocked\r\n550 5.7.1 by us\r\n", "550 blocked 5.7.1 by us"),
+        (b"550 5.7.1 5.7.1 twice\r\n", "550 5.7.1 5.7.1 twice"),
+        (b"250\r\n", "250"),
+    ],
+)
+def test_the_text_has_the_status_once(wire: bytes, text: str) -> None:
+    """RFC 2034 4: it is in front of each line."""
+    assert read(wire)[0].text == text
+
+
+@pytest.mark.parametrize(
     "wire",
     [b"HTTP/1.1 400 Bad Request\r\n", b"\r\n", b"25 ok\r\n", b"150 x\r\n", b"650 x\r\n", b"250_x\r\n", b"\xd9\xa2\r\n"],
 )

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 
 class Action(enum.Enum):
-    """What the server itself does about a refusal."""
+    """What the server itself does about a refusal, in words."""
 
-    NOTHING = "nothing beyond the schedule"
-    WAIT = "the next attempt comes later than the schedule says"
-    SLOW_DOWN = "fewer connections to that destination"
-    OTHER_FAMILY = "the refusal is about our sending address: the other IP family may do"
+    NOTHING = "it goes on by the schedule; a refusal with a code from 500 on is final and the sender is told"
+    WAIT = "what was not refused for good is tried again an hour later and not before"
+    SLOW_DOWN = "it makes fewer connections there, and goes on by the schedule"
+    OTHER_FAMILY = (
+        "where this server and the other one have both IPv4 and IPv6, it tries the other of the two; else it goes on "
+        "by the schedule"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,8 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``head`` matches the whole of ``"CODE STATUS"`` (``"CODE "`` without a status), ``words`` is found in the "
-    "text."""
+    """``head`` matches the whole of ``"CODE STATUS"`` (``"CODE "`` without a status), ``words`` is found in the
+    text."""
 
     head: re.Pattern[str]
     words: re.Pattern[str]
