@@ -62,7 +62,7 @@ SHELLS = {
 }
 
 
-PURE_IN_RELAY = ("family", "limit", "memory", "schedule", "window", "remedies", "remedy")
+PURE_IN_RELAY = ("family", "limit", "memory", "schedule", "window")
 
 
 def test_what_is_said_to_be_pure_is() -> None:
@@ -70,7 +70,7 @@ def test_what_is_said_to_be_pure_is() -> None:
     rooms = [ROOT / "mailsrv" / room for room in ("mail", "wire", "sasl", "dkim", "smtp", "pop3")]
     modules = [module for room in rooms for module in room.glob("*.py")]
     modules += [ROOT / "mailsrv" / "relay" / f"{name}.py" for name in PURE_IN_RELAY]
-    modules += (ROOT / "mailsrv" / "relay").glob("refusals_*.py")
+    modules += (ROOT / "mailsrv" / "relay" / "remedies").glob("*.py")
     for module in modules:
         if of(module) not in SHELLS:
             assert {name.split(".")[0] for name in imported(module)} <= allowed, of(module)
