@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable
 
+import msgspec
 from twisted.logger import Logger
 
 from mailsrv.config import Config, ConfigError, load
@@ -59,6 +60,10 @@ class FileSettings:
         # A mark is taken before its file is read, so no change falls between the two.
         own = self._marks[self.path] = _mark(self.path)
         config = load(self.path)
+        if not first and config.state != self.config.state:
+            # Mail and queue are open there, and the keys of the new folder would not be those of the mail.
+            log.warn("A restart takes up state, {state}; nothing else waits for it.", state=config.state)
+            config = msgspec.structs.replace(config, state=self.config.state)
         tls = config.tls
         files = [config.accounts, config.aliases, tls.certificate, tls.key]
         files += [file for pair in tls.names.values() for file in (pair.certificate, pair.key)]

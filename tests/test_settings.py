@@ -104,6 +104,15 @@ def test_what_cannot_be_read_at_the_start_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+def test_another_state_folder_waits_for_a_restart(installation: Installation) -> None:
+    settings = installation.start()
+    before = settings.config.state
+    installation.write("mailsrv.toml", CONFIG.replace('"state"', '"elsewhere"') + "limits.recipients = 7\n")
+    settings.look()
+    assert (settings.config.state, settings.config.limits.recipients) == (before, 7)
+    assert installation.start().config.state == str(installation.folder / "elsewhere")
+
+
 def test_nothing_is_read_while_nothing_changes(installation: Installation) -> None:
     settings = installation.start()
     before = settings.config, settings.directory

@@ -163,6 +163,9 @@ def _usage(account: Account, path: str, found: _Found) -> Iterator[Finding]:
         file = os.path.join(path, maildirsize.FILE)
         yield warning(_SUBJECT, f"{file}: {error.strerror}", "remove it; the server makes it anew")
         return
+    if account.quota.full(counted):
+        text = f"{account.key} is full, and new mail is put off"
+        yield warning(_SUBJECT, text, f"'mailsrv account quota {account.key}' shows how full, and gives more")
     if told is None:
         return  # nothing, or what the server makes anew at its next look
     if told.usage != counted:

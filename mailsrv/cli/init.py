@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mailsrv.cli import dns
 from mailsrv.cli.command import Failure, add_common, config_path
 from mailsrv.cli.template import configuration
-from mailsrv.config import load
+from mailsrv.config import DEFAULT_PATH, load
 from mailsrv.mail.address import AddressError, domain_a_label
 from mailsrv.store import keys
 from mailsrv.store.accounts.account_files import own_as_folder
@@ -82,8 +82,9 @@ def _run(arguments: argparse.Namespace) -> int:
     print("If the server is to run as another user, give that user these files and folders (chown -R).")
     print("\nPublish in DNS:\n")
     print(dns.zone(config, dns.records(config)))
-    print(f"\nNext: mailsrv account add you@{domain} --config {path}")
-    print(f"      twistd --nodaemon mailsrv --config {path}")
+    named = "" if path == DEFAULT_PATH else f" --config {path}"
+    print(f"\nNext: mailsrv account add you@{domain}{named}")
+    print(f"      twistd --nodaemon mailsrv{named}")
     return 0
 
 

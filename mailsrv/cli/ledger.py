@@ -96,5 +96,7 @@ def _day(counts: dict[str, int]) -> str:
     if not counts:
         return "Nothing happened in the last 24 hours."
     known = [kind for kind in ledger.KINDS if kind in counts]
-    lines = [f"  {kind:<10}{counts[kind]:>12,}" for kind in known]
+    # Only logins that failed are events.
+    names = {kind: "login failed" if kind == ledger.LOGIN else kind for kind in known}
+    lines = [f"  {names[kind]:<12}{counts[kind]:>12,}" for kind in known]
     return "\n".join(["In the last 24 hours:", *lines])

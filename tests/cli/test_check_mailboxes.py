@@ -124,6 +124,13 @@ def test_a_count_that_is_wrong(config: Config, box: Path) -> None:
     assert text == "alice@example.org: maildirsize tells of 100 octets and -1 messages more than there are"
 
 
+@pytest.mark.parametrize("quota", [Quota(10), Quota(messages=2)])
+def test_a_mailbox_that_is_full(config: Config, box: Path, quota: Quota) -> None:
+    maildirsize.write(DISK, str(box), quota, Usage(10, 2), "mark")
+    (finding,) = found(config, Account(ALICE.address, quota=quota))
+    assert (finding.verdict, finding.text) == ("warning", "alice@example.org is full, and new mail is put off")
+
+
 def test_a_quota_of_another_program(config: Config, box: Path) -> None:
     maildirsize.write(DISK, str(box), Quota(5000), Usage(10, 2), "mark")
     assert problems(config) == [("warning", 'alice@example.org: maildirsize is for the quota "5000S"')]

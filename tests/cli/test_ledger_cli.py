@@ -95,5 +95,12 @@ def test_the_last_day(tool: Tool) -> None:
     tool.rows.accept(at=START)
     tool.rows.write(START + 1, Event("refused"), Event("refused"))
     assert tool.run("ledger") == 0
-    assert tool.out.splitlines() == ["In the last 24 hours:", "  accepted             1", "  refused              2"]
+    assert tool.out.splitlines() == [
+        "In the last 24 hours:",
+        "  accepted               1",
+        "  refused                2",
+    ]
     assert tool.json("ledger") == {"accepted": 1, "refused": 2}
+    tool.rows.write(START + 2, Event("login"))
+    assert tool.run("ledger") == 0
+    assert tool.out.splitlines()[-1] == "  login failed           1", "others are no events"
