@@ -40,7 +40,7 @@ bench: $(VENV)/installed
 	@$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) demo build dist bench/work *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .peers demo build dist bench/work *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache
 

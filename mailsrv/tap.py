@@ -77,8 +77,10 @@ class MailService(Service):
     def _give_up(self, error: Exception) -> NoReturn:
         if self._foreground:
             raise SystemExit(f"mailsrv: {error}") from None
-        # The first process waits for the daemon to say how it went, and of a SystemExit it never hears.
-        sys.excepthook = lambda kind, value, trace: log.critical("{error}", error=str(value))
+        # The first process waits for the daemon to say how it went, and of a SystemExit it never hears.  It ends as
+        # soon as it has heard, so the log says why before the exception is out, and is not told a second time.
+        log.critical("{error}", error=str(error))
+        sys.excepthook = lambda kind, value, trace: None
         raise StartError(str(error)) from None
 
     def stopService(self) -> Deferred[None] | None:

@@ -19,7 +19,18 @@ from tests.peers.programs import ROOT
 from tests.peers.samples import small, written_by
 from tests.peers.server import ALICE, BOB, BOB_PASSWORD, Mailsrv, Template
 
-_NOT_OF_THE_SOURCE = (".git", ".venv", ".*_cache", "__pycache__", "demo", "work", "build", "dist", "*.egg-info")
+_NOT_OF_THE_SOURCE = (
+    ".git",
+    ".venv",
+    ".peers",
+    ".*_cache",
+    "__pycache__",
+    "demo",
+    "work",
+    "build",
+    "dist",
+    "*.egg-info",
+)
 
 
 def _install(source: Path, folder: Path, *how: str) -> Path:

@@ -34,8 +34,11 @@ def test_a_receiver_that_is_restarted_gets_everything(internet: Internet) -> Non
     internet.in_postfix(internet.postfix.stop)
     internet.in_postfix(internet.postfix.start)
     wait_until(lambda: all(internet.has(name) for name in names), 60, "all messages", every_s=0.1)
-    # Postfix ends between two messages, so no answer was lost.
-    assert set(_counted(internet, names).values()) == {1}
+    wait_until(internet.settled, 30, "an empty queue", every_s=0.2)
+    # Twice only what was under way: Postfix had taken it, and ended before its answer was out.
+    counted = _counted(internet, names)
+    assert set(counted.values()) <= {1, 2}
+    assert sum(counted.values()) - len(names) <= UNDER_WAY
 
 
 def test_killed_with_a_full_queue_it_delivers_everything(internet: Internet) -> None:
