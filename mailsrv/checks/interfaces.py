@@ -54,6 +54,8 @@ class Stage(Enum):
     RCPT = "RCPT"
     DATA = "DATA"  # at the end of the content
 
+    __hash__ = object.__hash__  # an Enum's own is a function in Python, and every command asks for it
+
 
 class Kind(Enum):
     """What follows from a verdict."""

@@ -13,6 +13,9 @@ from zope.interface import implementer
 from mailsrv.outside.interfaces import CACHED_LIMIT, FileStatus, IFilesystem, Input, Output
 from mailsrv.outside.page_cache import PageCache
 
+_AT_FDCWD = -100  # linux/fcntl.h: paths are those of this process
+_RENAME_NOREPLACE = 1  # linux/fs.h
+
 
 class _Output:
     __slots__ = ("_descriptor",)
@@ -55,6 +58,7 @@ class Filesystem:
     def __init__(self) -> None:
         # The os module has no syncfs; without a C library that has it, sync() does more but no less.
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._renameat2 = getattr(self._libc, "renameat2", None)
         self._cache = PageCache(CACHED_LIMIT)
 
     def create(self, path: str) -> Output:
@@ -83,9 +87,24 @@ class Filesystem:
         return self._cache.read(path)
 
     def rename(self, source: str, target: str) -> None:
+        if self._rename_anew(source, target):
+            return
+        os.lstat(source)
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         os.rename(source, target)
+
+    def _rename_anew(self, source: str, target: str) -> bool:
+        """In one step with the look whether ``target`` is there; False where system or file system cannot do that."""
+        renameat2 = self._renameat2
+        if renameat2 is None or "\0" in source or "\0" in target:  # C would see the end of the path there
+            return False
+        if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in (errno.EINVAL, errno.ENOSYS):
+            return False
+        raise OSError(number, os.strerror(number), target if number == errno.EEXIST else source)
 
     def replace(self, source: str, target: str) -> None:
         os.replace(source, target)

@@ -97,10 +97,13 @@ class QueueRunner:
 
     def accepted(self, acceptance: Acceptance) -> None:
         """A message has just been committed: take it up without asking the database."""
+        found = due.elsewhere(acceptance)
+        if not found:
+            return
         window = self.window
         now = self._reactor.seconds()
         kept = (acceptance.arrival.prefix, acceptance.content) if acceptance.content is not None else None
-        for pair, queued in due.elsewhere(acceptance):
+        for pair, queued in found:
             known = window.pairs.get(pair)
             if known is not None and (queued.id, queued.recipients[0].n) in known.claimed:
                 continue  # a look at the database was faster

@@ -148,7 +148,7 @@ class Acceptance:
     async def _objection(self) -> Reply | None:
         """What the checks say, and whether a user of ours sends in its own name."""
         verdict = self._house.checks.ask(Stage.DATA, self._facts)
-        if isinstance(verdict, Coroutine):
+        if verdict is not None and isinstance(verdict, Coroutine):
             verdict = await verdict
         if verdict is not None:
             answer = replies.reply(verdict.code, verdict.status, verdict.text)

@@ -197,11 +197,11 @@ class SmtpProtocol(Protocol):
             elif kind is events.DataEnd:
                 self._pace.over()
             decision = self._session.decide(event)  # type: ignore[arg-type]
-            if isinstance(decision, Coroutine):
+            if decision is None or not isinstance(decision, Coroutine):
+                self._reply(decision)
+            else:
                 self._awaiting = True
                 Deferred.fromCoroutine(decision).addCallbacks(self._answer, self._failed)
-            else:
-                self._reply(decision)
         elif kind is events.Reset:
             self._pace.over()
             self._session.reset()

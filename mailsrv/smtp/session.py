@@ -113,9 +113,11 @@ class Session:
     def _check(self, stage: Stage) -> Decision:
         """What the checks answer, where nothing follows when they have no objection."""
         verdict = self._house.checks.ask(stage, self._facts)
+        if verdict is None:
+            return None
         if isinstance(verdict, Coroutine):
             return self._check_when_known(stage, verdict)
-        return None if verdict is None else self._objection(stage, verdict)
+        return self._objection(stage, verdict)
 
     async def _check_when_known(
         self, stage: Stage, waiting: Coroutine[Deferred[Any], Any, Verdict | None]

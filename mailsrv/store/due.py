@@ -181,7 +181,10 @@ def elsewhere(acceptance: Acceptance) -> list[tuple[Pair, QueuedMessage]]:
 
     One transaction has one sender, and forwarded mail another than the rest: what differs in that comes apart.
     """
-    arrival, due = acceptance.arrival, acceptance.due
+    arrival = acceptance.arrival
+    if all(final.mailbox for final in arrival.recipients):
+        return []
+    due = acceptance.due
     envelope = arrival.envelope
     if envelope.size != arrival.size:
         envelope = replace(envelope, size=arrival.size)

@@ -39,7 +39,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from mailsrv.store import queue_id, schema
+from mailsrv.store import queue_id, rows, schema
 
 ACCEPTED = "accepted"
 DELIVERED = schema.DELIVERED
@@ -67,7 +67,7 @@ GAPS = 1000  # of one kind that are named; beyond it they are only counted as "m
 
 _INSERT = (
     "INSERT INTO event (at, kind, message, n, address, sender, client, status, reason, rule, answer, remote, detail)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES {rows}"
 )
 
 
@@ -95,7 +95,8 @@ class Event:
 
 def write(connection: sqlite3.Connection, at: float, events: Iterable[Event]) -> None:
     """Append ``events``, all of the time ``at`` (seconds since 1970), to the caller's transaction."""
-    connection.executemany(
+    rows.execute(
+        connection,
         _INSERT,
         [
             (
@@ -234,8 +235,8 @@ def verify(
     )
 
 
-def _named(sentence: str, rows: Iterable[tuple[int, *tuple[object, ...]]]) -> Iterator[str]:
-    for count, (message, *facts) in enumerate(rows):
+def _named(sentence: str, misfits: Iterable[tuple[int, *tuple[object, ...]]]) -> Iterator[str]:
+    for count, (message, *facts) in enumerate(misfits):
         if count == GAPS:
             yield "there are more of this kind: " + sentence.partition(": ")[2].format(*facts, name="...")
             return
@@ -271,11 +272,12 @@ def counts(connection: sqlite3.Connection, since: float) -> dict[str, int]:
     return found
 
 
-def prune(connection: sqlite3.Connection, before: float, rows: int = 2000) -> int:
+def prune(connection: sqlite3.Connection, before: float, at_once: int = 2000) -> int:
     """Forget what is done and was last heard of before ``before`` (seconds since 1970); how many rows went.
 
     A message goes whole, with recipients and events, and never while a recipient is open; then events without a message
-    go, and the counts of causes that were not seen since.  About ``rows`` rows go in one call, so that the writer soon
+    go, and the counts of causes that were not seen since.  About ``at_once`` rows go in one call, so that the writer
+    soon
     does other work; call again until it answers 0.
     """
     gone = 0
@@ -289,7 +291,7 @@ def prune(connection: sqlite3.Connection, before: float, rows: int = 2000) -> in
         " FROM message ORDER BY id",
         (before,),
     ):
-        if accepted >= before or gone >= rows:
+        if accepted >= before or gone >= at_once:
             break
         if not open_or_recent:
             done.append((message,))
@@ -297,9 +299,9 @@ def prune(connection: sqlite3.Connection, before: float, rows: int = 2000) -> in
     for table, key in (("event", "message"), ("recipient", "message"), ("content", "message"), ("message", "id")):
         connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", done)  # noqa: S608 names from the line above
     connection.execute("DELETE FROM notice WHERE seen < ?", (before,))
-    if gone < rows:
+    if gone < at_once:
         gone += connection.execute(
             "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE message IS NULL AND at < ? ORDER BY at LIMIT ?)",
-            (before, rows - gone),
+            (before, at_once - gone),
         ).rowcount
     return gone

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
-from mailsrv.store import ledger, schema
+from mailsrv.store import ledger, rows, schema
 from mailsrv.store.ledger import Event
 
 
@@ -142,8 +142,9 @@ class Settled(NamedTuple):
 
 def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) -> None:
     """Accept messages: their rows, their contents, their recipients and their events."""
-    connection.executemany(
-        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    rows.execute(
+        connection,
+        "INSERT INTO message VALUES {rows}",
         [
             (
                 arrival.id,
@@ -164,12 +165,14 @@ def insert(connection: sqlite3.Connection, acceptances: Sequence[Acceptance]) ->
             for now, arrival, _, _ in acceptances
         ],
     )
-    connection.executemany(
-        "INSERT INTO content VALUES (?, ?, ?)",
+    rows.execute(
+        connection,
+        "INSERT INTO content VALUES {rows}",
         [(arrival.id, arrival.prefix, content) for _, arrival, _, content in acceptances],
     )
-    connection.executemany(
-        "INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, '', '', ?)",
+    rows.execute(
+        connection,
+        "INSERT INTO recipient VALUES {rows}",
         [row for acceptance in acceptances for row in _recipients(acceptance)],
     )
     # Positional arguments: this is the path that every message takes.
@@ -206,8 +209,12 @@ def _recipients(acceptance: Acceptance) -> list[tuple[Any, ...]]:
                 ",".join(recipient.notify),
                 recipient.orcpt,
                 schema.HELD if arrival.hold else schema.QUEUED,
+                0,
                 due,
                 due,
+                0,
+                "",
+                "",
                 # In own mailboxes nobody waits for anybody, and without lanes they come in the order of their time.
                 arrival.lane if destination else "",
             )
@@ -224,7 +231,7 @@ def settle_all(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> N
     _record(connection, attempts)
     # Where somebody still waits, the content is not looked for.
     done = [(message,) for _, message, settlements in attempts if any(each.state != "queued" for each in settlements)]
-    connection.executemany(_DROP, done)
+    rows.execute(connection, _DROP, done)
 
 
 def settle_with_reports(connection: sqlite3.Connection, settled: Settled, reports: Sequence[Acceptance]) -> bool:
@@ -241,10 +248,14 @@ def settle(connection: sqlite3.Connection, now: float, message: int, settlements
 
 
 def _record(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> None:
-    connection.executemany(
-        "UPDATE recipient SET state = CASE WHEN state = 'held' AND ?1 = 'queued' THEN 'held' ELSE ?1 END,"
-        " attempts = ?2, next_attempt = ?3, warned = ?4, status = ?5, answer = ?6"
-        " WHERE message = ?7 AND n = ?8 AND state IN ('queued', 'held')",
+    rows.execute(
+        connection,
+        "WITH new (state, attempts, next_attempt, warned, status, answer, message, n) AS (VALUES {rows})"
+        " UPDATE recipient SET"
+        " state = CASE WHEN recipient.state = 'held' AND new.state = 'queued' THEN 'held' ELSE new.state END,"
+        " attempts = new.attempts, next_attempt = new.next_attempt, warned = new.warned,"
+        " status = new.status, answer = new.answer FROM new"
+        " WHERE recipient.message = new.message AND recipient.n = new.n AND recipient.state IN ('queued', 'held')",
         [
             (
                 settlement.state,
@@ -266,8 +277,8 @@ def _record(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> None
 
 def is_open(connection: sqlite3.Connection, message: int, numbers: Sequence[int]) -> bool:
     """Whether one of these recipients is queued or held."""
-    rows = connection.execute("SELECT n FROM recipient WHERE message = ? AND state IN ('queued', 'held')", (message,))
-    return not {n for (n,) in rows}.isdisjoint(numbers)
+    found = connection.execute("SELECT n FROM recipient WHERE message = ? AND state IN ('queued', 'held')", (message,))
+    return not {n for (n,) in found}.isdisjoint(numbers)
 
 
 def delivered(
@@ -282,9 +293,11 @@ def delivered(
     """
     if reports:
         insert(connection, reports)
-    connection.executemany(
-        "UPDATE recipient SET state = 'delivered', attempts = attempts + 1, status = '2.0.0', answer = ''"
-        " WHERE message = ? AND n = ? AND state IN ('queued', 'held')",
+    rows.execute(
+        connection,
+        "WITH done (message, n) AS (VALUES {rows})"
+        " UPDATE recipient SET state = 'delivered', attempts = attempts + 1, status = '2.0.0', answer = '' FROM done"
+        " WHERE recipient.message = done.message AND recipient.n = done.n AND state IN ('queued', 'held')",
         [(message, n) for message, n, _, _ in items],
     )
     ledger.write(
@@ -303,18 +316,21 @@ def delivered(
             for message, n, mailbox, name in items
         ],
     )
-    return [message for message in {message for message, _, _, _ in items} if drop_content(connection, message)]
+    done = list({(message,) for message, _, _, _ in items})
+    rows.execute(connection, _DROP, done)
+    kept = set(rows.execute(connection, "SELECT message FROM content WHERE message IN (VALUES {rows})", done))
+    return [message for (message,) in done if (message,) not in kept]
 
 
 _DROP = (
-    "DELETE FROM content WHERE message = ?1 AND NOT EXISTS"
-    " (SELECT 1 FROM recipient WHERE message = ?1 AND state IN ('queued', 'held'))"
+    "DELETE FROM content WHERE message IN (VALUES {rows}) AND NOT EXISTS"
+    " (SELECT 1 FROM recipient WHERE message = content.message AND state IN ('queued', 'held'))"
 )
 
 
 def drop_content(connection: sqlite3.Connection, message: int) -> bool:
     """Let the content go when no recipient is open any more; True when it went."""
-    return connection.execute(_DROP, (message,)).rowcount > 0
+    return connection.execute(_DROP.replace("{rows}", "(?)"), (message,)).rowcount > 0
 
 
 def recipients_by_minute(connection: sqlite3.Connection, account: str, since: float) -> dict[int, int]:

@@ -52,15 +52,23 @@ def real_place(root: str) -> Place:
     return Place(Filesystem(), root, lambda path, target: os.symlink(target, path))
 
 
+def older_place(root: str) -> Place:
+    """Where the system or the file system cannot rename and look in one step."""
+    place = real_place(root)
+    place.filesystem._renameat2 = None
+    return place
+
+
 def simulated_place() -> Place:
     disk = Disk()
     disk.make_folders("/world")
     return Place(SimulatedFilesystem(disk), "/world", disk.link)
 
 
-@pytest.fixture(params=["real", "simulated"])
+@pytest.fixture(params=["real", "older", "simulated"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    yield real_place(str(tmp_path)) if request.param == "real" else simulated_place()
+    real = {"real": real_place, "older": older_place}.get(request.param)
+    yield simulated_place() if real is None else real(str(tmp_path))
 
 
 def refusal(function: Callable[..., object], *args: object) -> int:

@@ -411,11 +411,12 @@ class SimulatedFilesystem:
 
     def rename(self, source: str, target: str) -> None:
         self._life.step("disk: rename")
-        if self._exists(target):
-            raise _error(errno.EEXIST, target)
+        # In the order of Linux: both folders, both names, then whether the one is within the other.
         source_folder, source_name = self.disk.parent(source)
         target_folder, target_name = self.disk.parent(target)
         node = self.disk.node(source)
+        if self._exists(target):
+            raise _error(errno.EEXIST, target)
         if not source_name or (isinstance(node, Folder) and self._within(target_folder, node)):
             raise _error(errno.EINVAL, source)
         if source_folder.device != target_folder.device:

@@ -189,7 +189,7 @@ def test_pruning_is_bounded_and_comes_to_an_end(rows: Rows) -> None:
         rows.finish(rows.accept())
     rows.write(START, *(Event("login") for _ in range(10)))
     calls = []
-    while gone := ledger.prune(rows.connection, START + 50, rows=8):
+    while gone := ledger.prune(rows.connection, START + 50, at_once=8):
         calls.append(gone)
     assert sum(calls) == 10 * 4 + 10
     assert max(calls) < 8 + 4

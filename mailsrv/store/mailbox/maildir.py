@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mailsrv.outside.interfaces import IFilesystem, Input
 from mailsrv.store.mailbox import uidls
@@ -65,6 +66,7 @@ def imported(mark: str, n: int, seconds: int, hostname: str) -> str:
     return f"{seconds}.{n:06}I{mark}.{_host(hostname)}"
 
 
+@lru_cache(maxsize=8)
 def _host(hostname: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in ".-") else "_" for c in hostname)[:_HOSTNAME_LENGTH]
 
