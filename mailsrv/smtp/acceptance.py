@@ -159,7 +159,7 @@ class Acceptance:
         """The content with what users left out, and without what does not belong there (StorageTrouble)."""
         facts, transaction = self._facts, self._transaction
         letter = _Letter(draft, facts.header, event.size, event.lines, facts.scan.message_id)
-        kept = header.without(facts.header, facts.removed)
+        kept = header.without(facts.header, facts.removed) if facts.removed else facts.header
         if self._account is not None:
             amended = submitted.amend(
                 kept,

@@ -2,9 +2,9 @@
 
 Plain functions on a connection.  Whoever sends shares the queue with others, so it is kept by lanes
 (``Arrival.lane``): the index ``recipient_open`` leads from lane to lane, within a lane from destination to destination,
-and there by time; ``recipient_due`` leads through all by time.  Each function costs what it answers, or a stated number
-of steps, however much waits: none reads the table from end to end, and none sorts.  Own mailboxes have the lane "" and
-the destination "".
+and there by time; ``recipient_due`` leads through all mail for elsewhere by time.  Each function costs what it answers,
+or a stated number of steps, however much waits: none reads the table from end to end, and none sorts.  Own mailboxes
+have the lane "" and the destination "".
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from mailsrv.store.message import Acceptance, QueuedMessage, QueuedRecipient
 STEPS: Final = 500  # destinations that ``of_lane`` passes by in one call
 TOGETHER: Final = 100  # recipients of one message that are taken at once (RFC 5321 4.5.3.1.8: what any server takes)
 
+_OWN: Final = "state = 'queued' AND lane = '' AND destination = ''"  # in own mailboxes
+
 
 class Pair(NamedTuple):
     """One lane's mail for one destination."""
@@ -34,8 +36,7 @@ class Pair(NamedTuple):
 def local_waiting(connection: sqlite3.Connection, now: float, limit: int) -> list[QueuedMessage]:
     """Messages with recipients in own mailboxes that are due, oldest first."""
     rows = connection.execute(
-        "SELECT message, n FROM recipient WHERE state = 'queued' AND lane = '' AND destination = ''"
-        " AND next_attempt <= ? ORDER BY next_attempt LIMIT ?",
+        f"SELECT message, n FROM recipient WHERE {_OWN} AND next_attempt <= ? ORDER BY next_attempt LIMIT ?",  # noqa: S608
         (now, limit),
     )
     return _messages(connection, rows)
@@ -151,22 +152,34 @@ def of_lane(
 
 
 def became_due(connection: sqlite3.Connection, since: float, now: float, limit: int) -> list[Pair] | None:
-    """Pairs with mail whose time came after ``since`` and until ``now``; None for more than ``limit`` recipients."""
+    """Pairs with mail whose time came after ``since`` and until ``now``; None for more than ``limit`` elsewhere."""
     rows = connection.execute(
         "SELECT lane, destination FROM recipient INDEXED BY recipient_due"
-        " WHERE state = 'queued' AND next_attempt > ? AND next_attempt <= ? ORDER BY next_attempt LIMIT ?",
+        " WHERE state = 'queued' AND mailbox = '' AND next_attempt > ?1 AND next_attempt <= ?2"
+        " ORDER BY next_attempt LIMIT ?3",
         (since, now, limit + 1),
     ).fetchall()
-    return None if len(rows) > limit else list(dict.fromkeys(Pair(*row) for row in rows))
+    if len(rows) > limit:
+        return None
+    own = connection.execute(
+        f"SELECT lane, destination FROM recipient WHERE {_OWN} AND next_attempt > ? AND next_attempt <= ? LIMIT 1",  # noqa: S608
+        (since, now),
+    )
+    return list(dict.fromkeys(Pair(*row) for row in (*rows, *own)))
 
 
 def next_due(connection: sqlite3.Connection, now: float) -> float | None:
     """When the next attempt after ``now`` is due; None when there is none."""
-    found: float | None = connection.execute(
-        "SELECT min(next_attempt) FROM recipient INDEXED BY recipient_due WHERE state = 'queued' AND next_attempt > ?",
+    own = connection.execute(
+        f"SELECT min(next_attempt) FROM recipient WHERE {_OWN} AND next_attempt > ?",  # noqa: S608
         (now,),
-    ).fetchone()[0]
-    return found
+    )
+    elsewhere = connection.execute(
+        "SELECT min(next_attempt) FROM recipient INDEXED BY recipient_due"
+        " WHERE state = 'queued' AND mailbox = '' AND next_attempt > ?",
+        (now,),
+    )
+    return min((at for (at,) in (*own, *elsewhere) if at is not None), default=None)
 
 
 def still_queued(connection: sqlite3.Connection, message: int) -> set[int]:

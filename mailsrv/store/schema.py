@@ -84,7 +84,8 @@ CREATE INDEX recipient_original ON recipient (original) WHERE original <> addres
 -- The condition is written so that SQLite uses the index for "state = 'queued'" alone; it does not with IN.
 CREATE INDEX recipient_open ON recipient (state, lane, destination, next_attempt)
     WHERE state = 'queued' OR state = 'held';
-CREATE INDEX recipient_due ON recipient (next_attempt, lane, destination) WHERE state = 'queued';
+-- Without own mailboxes: what is for them has one lane, and most of it waits for no time at all.
+CREATE INDEX recipient_due ON recipient (next_attempt, lane, destination) WHERE state = 'queued' AND mailbox = '';
 
 CREATE TABLE event (
     id          INTEGER PRIMARY KEY,

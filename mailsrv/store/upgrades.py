@@ -18,7 +18,7 @@ UPDATE recipient SET lane = (
 DROP INDEX recipient_open;
 CREATE INDEX recipient_open ON recipient (state, lane, destination, next_attempt)
     WHERE state = 'queued' OR state = 'held';
-CREATE INDEX recipient_due ON recipient (next_attempt, lane, destination) WHERE state = 'queued';
+CREATE INDEX recipient_due ON recipient (next_attempt, lane, destination) WHERE state = 'queued' AND mailbox = '';
 CREATE INDEX message_client ON message (account, client) WHERE account <> '';
 CREATE INDEX recipient_elsewhere ON recipient (lower(address)) WHERE mailbox = '';
 CREATE TABLE home (

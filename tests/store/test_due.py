@@ -173,8 +173,8 @@ def test_what_became_due_since_is_told_by_pairs(rows: Rows) -> None:
     rows.accept(["x@example.com"], at=START + 4)
     assert due.became_due(rows.connection, START, START + 3, 10) == [PAIR, Pair("", "")]
     assert due.became_due(rows.connection, START + 3, START + 4, 10) == [Pair(LANE, "example.com")]
-    assert due.became_due(rows.connection, START, START + 3, 4) == [PAIR, Pair("", "")]
-    assert due.became_due(rows.connection, START, START + 3, 3) is None
+    assert due.became_due(rows.connection, START, START + 3, 3) == [PAIR, Pair("", "")]
+    assert due.became_due(rows.connection, START, START + 3, 2) is None
 
 
 def test_the_next_attempt_is_the_first_that_is_not_due(rows: Rows) -> None:
