@@ -226,7 +226,7 @@ class Server:
         try:
             _sync_above(self._outside.filesystem, self._state)
             self._spool.open(connection)
-            self._tail = Tail(self.database, connection)
+            self._tail = Tail(self.database, connection, self._outside.reactor.seconds)
             self._passwords.secret = secret.lasting(connection, "scram", self._outside.random)
             self._passwords.homes.load(homes.read(connection), self._outside.wall(), self._password)
         except OSError as error:

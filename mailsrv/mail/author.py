@@ -7,6 +7,7 @@ name is ever taken for an address.  What does not parse is an ``AuthorError``: w
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mailsrv.mail.address import Address, AddressError
 
@@ -23,6 +24,7 @@ class AuthorError(ValueError):
     """The field cannot be read; the message says why, for people."""
 
 
+@lru_cache(maxsize=256)  # those who write here write again
 def authors(value: bytes) -> tuple[Address, ...]:
     """The addresses in the unfolded value of a From field, in their order; at least one (AuthorError)."""
     if len(value) > LONGEST:

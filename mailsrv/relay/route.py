@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 
 from mailsrv.config import Route
@@ -40,10 +41,9 @@ async def hops(resolver: IResolver, route: Route) -> Plan | Outcome:
     """Where a route leads; never empty."""
     if route.host == "localhost":  # RFC 6761 6.3: not the DNS's business
         return tuple(Hop(route.host, address, route.port) for address in _LOOPBACK)
-    try:
-        return (Hop(route.host, str(ip_address(route.host)), route.port),)
-    except ValueError:
-        pass
+    literal = _literal(route.host, route.port)
+    if literal is not None:
+        return literal
     host = await look_up(resolver, route.host, lambda address: True)
     if host.addresses:
         return tuple(Hop(host.name, address, route.port) for address in host.addresses)
@@ -52,6 +52,15 @@ async def hops(resolver: IResolver, route: Route) -> Plan | Outcome:
     else:
         reason = f"The host {route.host} of the route has no address: check [outbound] routes."
     return Outcome(Result.DEFERRED, "4.4.3", reason, rule="outbound.routes")
+
+
+@lru_cache(maxsize=256)
+def _literal(host: str, port: int) -> Plan | None:
+    """Where a route to an address leads, always the same object; None when ``host`` is a name."""
+    try:
+        return (Hop(host, str(ip_address(host)), port),)
+    except ValueError:
+        return None
 
 
 def listens_at(endpoints: Iterable[str], address: str, port: int) -> bool:
