@@ -32,6 +32,8 @@ class _Reactor:
     ) -> IConnector:
         connector = _Connector(host, port, factory, timeout, bindAddress, self._reactor)
         connector.connect()
+        transport: Any = connector.transport
+        transport.begin()
         return connector
 
 

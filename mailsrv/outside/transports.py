@@ -7,6 +7,7 @@ and a client for each of its flights two changes of what the kernel watches and 
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from twisted.internet.tcp import Client, Connection, Server
 
@@ -38,4 +39,26 @@ class PromptServer(Prompt, Server):
 
 
 class PromptClient(Prompt, Client):
-    """A client's side of a connection."""
+    """A client's side of a connection.
+
+    It is opened by ``begin`` and not in the next turn of the reactor; a server that answers within the call, one on the
+    same machine, is connected when ``begin`` returns.
+    """
+
+    def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
+        self._begins = whenDone is not None
+        if self._begins:
+            protocol: Any = None  # is made when there is a connection
+            Connection.__init__(self, skt, protocol, reactor)  # type: ignore[no-untyped-call]
+        else:
+            super()._finishInit(whenDone, skt, error, reactor)  # type: ignore[no-untyped-call]
+
+    def begin(self) -> None:
+        """Connect; failures are told to the connector in the usual way."""
+        if self._begins:
+            try:
+                # On its way now.  Twisted asks again, and for an answer that is there it need not ask the reactor.
+                self.socket.connect_ex(self.addr)
+            except OSError:
+                pass  # it comes again, and is dealt with there
+            self.resolveAddress()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -44,10 +45,10 @@ class ConnectingTests(TestCase):
         server.settimeout(5)
         return server
 
-    def dial(self, address: str, port: int, client: Protocol | None = None) -> Deferred[Any]:
+    def dial(self, address: str, port: int, client: Protocol | None = None, timeout_s: float = 5.0) -> Deferred[Any]:
         factory = Factory.forProtocol(lambda: client or Protocol())
         factory.noisy = False
-        return connect(reactor, address, port, factory, 5.0)
+        return connect(reactor, address, port, factory, timeout_s)
 
     async def connected(self, address: str = "127.0.0.1") -> tuple[Client, socket.socket]:
         """A client with a small buffer, and the server's socket."""
@@ -108,8 +109,46 @@ class ConnectingTests(TestCase):
         with pytest.raises(ConnectError):
             await self.dial("127.0.0.1", port)
 
+    def silent(self) -> int:
+        """A port where nobody answers: the queue of connections to be accepted is full."""
+        server = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.addCleanup(server.close)
+        for _ in range(2):
+            client = socket.socket()
+            client.setblocking(False)
+            self.addCleanup(client.close)
+            client.connect_ex(server.getsockname())
+        port: int = server.getsockname()[1]
+        return port
+
+    def test_a_server_that_is_there_is_connected_when_the_call_returns(self) -> None:
+        client = Client()
+        for address in ("127.0.0.1", "::1"):
+            client = Client()
+            dial = self.dial(address, self.listening(address).getsockname()[1], client)
+            self.addCleanup(self.gone, client)
+            assert dial.called and client.connected
+
     async def test_a_dial_that_is_given_up(self) -> None:
-        dial = self.dial("127.0.0.1", self.listening().getsockname()[1])
+        dial = self.dial("127.0.0.1", self.silent())
+        assert not dial.called
         dial.cancel()
         with pytest.raises(ConnectingCancelledError):
             await dial
+
+    async def test_nobody_answers(self) -> None:
+        with pytest.raises(ConnectTimeout):
+            await self.dial("127.0.0.1", self.silent(), timeout_s=0.05)
+
+    async def test_a_server_that_answers_later_is_connected_then(self) -> None:
+        server = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.addCleanup(server.close)
+        first = socket.create_connection(server.getsockname())
+        self.addCleanup(first.close)
+        client = Client()
+        dial = self.dial("127.0.0.1", server.getsockname()[1], client)
+        assert not dial.called
+        self.addCleanup(self.gone, client)
+        accepted, _ = server.accept()
+        self.addCleanup(accepted.close)
+        assert await dial is client
