@@ -1,7 +1,8 @@
-"""TCP transports that send at once.
+"""TCP transports that send, connect and close at once.
 
 Twisted puts each write off to the next turn of the reactor.  That costs a server of short answers a third of its speed,
-and a client for each of its flights two changes of what the kernel watches and a pass through the reactor.
+and a client for each of its flights two changes of what the kernel watches and a pass through the reactor.  It is the
+same with the beginning and the end of a connection.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.tcp import Client, Connection, Server
+from twisted.python.failure import Failure
 
 _NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS)
 
@@ -19,7 +22,7 @@ class Prompt(Connection):
 
     def write(self, data: bytes) -> None:
         # Once TLS is on, what comes here is clear text on its way to the TLS layer.
-        if self.TLS or self.dataBuffer or self._tempDataBuffer or not self.connected or self.disconnecting:
+        if self.TLS or self._has_more() or not self.connected or self.disconnecting:
             super().write(data)  # type: ignore[no-untyped-call]
             return
         try:
@@ -32,6 +35,31 @@ class Prompt(Connection):
             sent = 0
         if sent < len(data):
             super().write(data[sent:])  # type: ignore[no-untyped-call]
+
+    def loseConnection(self, *args: Any) -> None:
+        # Twisted would have the kernel say that it can be written to, although nothing is to be written.
+        if (
+            self.TLS
+            or self._has_more()
+            or self.producer is not None
+            or not self.connected
+            or self.disconnecting
+            or self._writeDisconnected
+            or self._writeDisconnecting
+        ):
+            super().loseConnection(*args)  # type: ignore[no-untyped-call]
+            return
+        self.stopReading()  # type: ignore[no-untyped-call]
+        self.disconnecting = True
+        reactor: Any = self.reactor
+        reactor.callLater(0, self._end)
+
+    def _end(self) -> None:
+        if not self._has_more() and hasattr(self, "socket"):  # else it has been cut, or is cut when all is written
+            self.connectionLost(Failure(CONNECTION_DONE))
+
+    def _has_more(self) -> bool:
+        return bool(self.dataBuffer or self._tempDataBuffer)
 
 
 class PromptServer(Prompt, Server):
@@ -49,7 +77,7 @@ class PromptClient(Prompt, Client):
         self._begins = whenDone is not None
         if self._begins:
             protocol: Any = None  # is made when there is a connection
-            Connection.__init__(self, skt, protocol, reactor)  # type: ignore[no-untyped-call]
+            Connection.__init__(self, skt, protocol, reactor)
         else:
             super()._finishInit(whenDone, skt, error, reactor)  # type: ignore[no-untyped-call]
 

@@ -102,6 +102,23 @@ class ConnectingTests(TestCase):
         await client.lost
         client.wire.write(b"x")
 
+    async def test_what_was_written_arrives_before_the_end(self) -> None:
+        client, server = await self.connected()
+        client.wire.write(b"QUIT\r\n")
+        client.wire.loseConnection()
+        assert not client.lost.called  # the protocol is not told while it is at work
+        client.wire.write(b"one more\r\n")
+        await client.lost
+        assert server.recv(100) == b"QUIT\r\none more\r\n"
+        assert server.recv(100) == b""
+
+    async def test_a_connection_may_be_cut_after_it_was_closed(self) -> None:
+        client, _ = await self.connected()
+        client.wire.loseConnection()
+        client.wire.loseConnection()
+        client.wire.abortConnection()
+        await client.lost
+
     async def test_nobody_listens(self) -> None:
         server = self.listening()
         port = server.getsockname()[1]

@@ -77,7 +77,7 @@ class SimulatedClient(SimulatedConnection):
         self.connected = 1
         if protocol is None:
             self.protocol = Protocol()
-            self.loseConnection()  # type: ignore[no-untyped-call]
+            self.loseConnection()
             return
         self.protocol = protocol
         self.startReading()  # type: ignore[no-untyped-call]
