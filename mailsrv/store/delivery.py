@@ -224,7 +224,7 @@ class LocalDelivery:
                 # The sync failed: neither this batch nor the renames of the one before are known to be durable.
                 for copy in (*batch.copies, *(visible.copies if visible else ())):
                     copy.error = copy.error or error
-            self._usage.placed((copy.mailbox, copy.name) for copy in batch.copies if copy.placed)
+            self._usage.placed((copy.mailbox, copy.name, copy.octets) for copy in batch.copies if copy.placed)
             if visible is not None and not self._synced(visible):
                 visible = None
             if visible is not None:

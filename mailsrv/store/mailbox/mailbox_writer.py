@@ -39,6 +39,7 @@ class Copy:
     shown: bool = False  # we have put it there ourselves, only the mark is missing
     filed: bool = False
     placed: bool = False  # by us, in this life
+    octets: int = 0  # of the file, once it is written
     error: Exception | None = None
     tell_sender: bool = False  # RFC 3461: NOTIFY=SUCCESS
 
@@ -163,9 +164,10 @@ class MailboxWriter:
             head = copy.head.replace(b"\r\n", b"\n")
             if copy.content is not None:
                 output.write(head + body)
+                copy.octets = len(head) + len(body)
             else:
                 output.write(head)
-                self._copy_file(copy, output.write)
+                copy.octets = len(head) + self._copy_file(copy, output.write)
             if sync:
                 output.sync()
         except BaseException:
@@ -174,19 +176,24 @@ class MailboxWriter:
             raise
         output.close()
 
-    def _copy_file(self, copy: Copy, write: Callable[[bytes], None]) -> None:
+    def _copy_file(self, copy: Copy, write: Callable[[bytes], None]) -> int:
+        """Write the content; its octets with the line ends of a file."""
         path = self._spool_path(copy.message)
         source = self._filesystem.open(path)
         try:
             left = copy.size
+            written = 0
             held = b""  # a CR at the end of a block belongs to the LF at the start of the next
             while block := source.read(BLOCK):
                 left -= len(block)
                 block = held + block
                 held = b"\r" if block.endswith(b"\r") else b""
-                write((block[:-1] if held else block).replace(b"\r\n", b"\n"))
+                block = (block[:-1] if held else block).replace(b"\r\n", b"\n")
+                write(block)
+                written += len(block)
             write(held)
         finally:
             source.close()
         if left:
             raise OSError(errno.EIO, f"{copy.size - left} octets instead of {copy.size}", path)
+        return written + len(held)

@@ -202,15 +202,18 @@ class MailboxUsage:
             mailbox.untold.discard(part)
             self._arrived(mailbox, (part,))
 
-    def placed(self, files: Iterable[tuple[str, str]]) -> None:
-        """These are in ``new`` now: mailbox and file name of each."""
-        grouped: dict[str, list[str]] = {}
-        for name, file_name in files:
-            grouped.setdefault(name, []).append(file_name)
+    def placed(self, files: Iterable[tuple[str, str, int]]) -> None:
+        """These are in ``new`` now: mailbox, file name and octets of each."""
+        grouped: dict[str, list[tuple[str, int]]] = {}
+        for name, file_name, octets in files:
+            grouped.setdefault(name, []).append((file_name, octets))
         lines = []
-        for name, names in grouped.items():
-            change = Usage(sum([maildirsize.size_told(file_name) or 0 for file_name in names]), len(names))
-            lines.append(self._line(name, change, tuple(map(maildir.unique_part, names))))
+        for name, placed in grouped.items():
+            change = Usage(sum(octets for _, octets in placed), len(placed))
+            # One that never had a quota has nothing on its way.
+            known = name in self._mailboxes
+            parts = tuple(maildir.unique_part(file_name) for file_name, _ in placed) if known else ()
+            lines.append(self._line(name, change, parts))
         self._tell(lines)
 
     def removing(self, name: str) -> None:
