@@ -1,8 +1,8 @@
 """``mailsrv.db`` behind a group commit: one writer, one flush for whatever is waiting.
 
 ``write`` takes an operation, a plain function of an ``sqlite3.Connection``, and answers when the transaction that holds
-its changes is durable.  While one transaction commits, further operations gather; then they share the next one.  So the
-price of durability is one flush per batch, and batches grow by themselves when the load does.
+its changes is durable.  Operations of one turn of the reactor share a transaction, and so do those that gather while
+one commits.  So the price of durability is one flush per batch, and batches grow by themselves when the load does.
 
 An operation that raises takes nobody else's changes with it: the shared transaction is rolled back and each operation
 of the batch is run again in a transaction of its own.  Operations must therefore change nothing but the database.
@@ -95,7 +95,9 @@ class Database:
             return work.done
         self._waiting.append(work)
         if not self._committing:
-            self._commit_waiting()
+            # At the end of this turn: what else the reactor has at hand goes with it.
+            self._committing = True
+            self._outside.reactor.callLater(0, self._commit_waiting)
         return work.done
 
     def _commit_waiting(self) -> None:

@@ -13,6 +13,7 @@ from mailsrv.store import recorder as recorder_module
 from mailsrv.store.ledger import Event
 from mailsrv.store.recorder import BURST, FLUSH_S, KEPT, PER_S, Recorder
 from tests.smtp.world import World
+from tests.worlds.store import wait
 
 
 @pytest.fixture
@@ -106,6 +107,7 @@ def test_a_flood_that_lasts_does_not_fill_the_disk(world: World, recorder: Recor
 def test_the_end_writes_what_is_left(world: World, recorder: Recorder) -> None:
     recorder.record(refusal("the last"))
     recorder.close()
+    world.run()
     assert reasons(world) == ["the last"]
     recorder.record(refusal("too late"))
     world.run(60)
@@ -122,6 +124,7 @@ def test_the_end_tells_the_count_of_what_was_left_out(
     for n in range(20, 25):
         recorder.record(refusal(n))
     recorder.close()
+    world.run()
     assert reasons(world)[-2:] == ["19", "24 (and 4 more such events, not kept)"]
 
 
@@ -154,6 +157,5 @@ def test_a_database_in_trouble_is_reported_and_used_again(world: World, recorder
 
 
 def test_events_that_must_be_durable_are_when_it_returns(world: World, recorder: Recorder) -> None:
-    done = Deferred.fromCoroutine(recorder.record_all([refusal("one"), refusal("two")]))
-    assert done.called
+    wait(world.timeline, recorder.record_all([refusal("one"), refusal("two")]))
     assert reasons(world) == ["one", "two"]
