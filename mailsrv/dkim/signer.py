@@ -62,12 +62,14 @@ class Signer:
         head, body = header.split(message)
         return await self.fields(domain, head, _pieces(body))
 
-    async def again(self, message: bytes) -> bytes:
-        """A message that was changed on its way out, with signatures made anew in place of those that we had put in
-        front; the same when there were none.
+    async def again(self, header: bytes, body: AsyncIterable[bytes]) -> bytes:
+        """The header section of a message that was changed on its way out, with signatures made anew in place of those
+        that we had put in front; the same, and ``body`` not read, when there were none.
+
+        Header section and body as for ``fields``.
         """
-        domain, rest = signature.take_off(message)
-        return await self.fields_of(domain, rest) + rest if domain else message
+        domain, rest = signature.take_off(header)
+        return await self.fields(domain, rest, body) + rest if domain else header
 
 
 async def _pieces(octets: bytes) -> AsyncIterator[bytes]:

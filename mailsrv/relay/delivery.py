@@ -105,6 +105,7 @@ class Relay:
     async def close(self) -> None:
         """Drop what is under way; returns when those attempts have ended, DEFERRED, and every connection is closed."""
         self._pool.clear()
+        self._converter.close()
         closed = self._dialer.close()
         await DeferredList([Deferred.fromCoroutine(closed), *self._running])
         self._converter.stop()
