@@ -7,7 +7,7 @@ wanted is read in blocks, so that thousands of servers that take it slowly need 
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Final
 
 from mailsrv.store.database import StorageTrouble
@@ -37,10 +37,10 @@ class QueuedContent:
     """A ``ContentSource`` for as long as a message is in the window.
 
     ``trouble`` is set when the database could not be read, ``gone`` when the message has no content any more, since the
-    operator took it out.  ``on_wanted`` is called when a server is about to take the content.
+    operator took it out.
     """
 
-    __slots__ = ("_kept", "_memory", "_queued", "_spool", "gone", "on_wanted", "trouble")
+    __slots__ = ("_kept", "_memory", "_queued", "_spool", "gone", "trouble")
 
     def __init__(self, spool: Spool, memory: Memory, queued: QueuedMessage, kept: Content | None = None) -> None:
         self._spool = spool
@@ -49,7 +49,6 @@ class QueuedContent:
         self._kept: Content | None = None
         self.trouble: StorageTrouble | None = None
         self.gone = False
-        self.on_wanted: Callable[[], None] = lambda: None
         if kept is not None and len(kept[1] or b"") <= memory.left:
             self._keep(kept)
 
@@ -68,7 +67,6 @@ class QueuedContent:
         return self._kept or await self._spool.load(self._queued.id) or (b"", b"")
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        self.on_wanted()
         try:
             async for chunk in self._chunks():
                 yield chunk

@@ -118,6 +118,8 @@ class Conversation:
         while isinstance(event := await self._client.next_event(timeout_s), RecipientAnswered):
             answered += 1
             if event.reply.positive:
+                if not accepted:
+                    job.on_alive()
                 accepted.append(batch[event.n])
             elif event.reply.code == _TOO_MANY and accepted:
                 too_many.add(batch[event.n])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from zope.interface import Interface
@@ -20,11 +20,17 @@ class ContentSource(Protocol):
         ...
 
 
+def _nobody_waits() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """Recipients of one message that share a destination (a domain as A-label, or an address literal).
 
     ``size`` is the octets of the content, prefix included; ``eight_bit`` tells that there are octets above 127 in it.
+    ``on_alive`` is called when a server has answered that it takes a recipient, once or more often.  That the content
+    is read tells nothing: it is read before MAIL, too.
     """
 
     queue_id: str
@@ -34,6 +40,7 @@ class Job:
     content: ContentSource
     size: int
     eight_bit: bool
+    on_alive: Callable[[], None] = field(default=_nobody_waits, compare=False)
 
 
 class IDeliveryAgent(Interface):
