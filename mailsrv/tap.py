@@ -5,7 +5,6 @@ Everything that is wrong at the start ends it with one sentence and exit status 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import signal
@@ -23,6 +22,7 @@ from mailsrv.outside.monotonic import keep_steady_time
 from mailsrv.outside.polling import prompt
 from mailsrv.outside.real import RealOutside
 from mailsrv.settings import FileSettings
+from mailsrv.store import state_lock
 from mailsrv.store.accounts.accounts import AccountsError
 from mailsrv.store.keys import KeyFileError
 from mailsrv.store.schema import DatabaseError
@@ -104,18 +104,15 @@ def makeService(options: Options) -> MailService:
 
 
 def _take(state: str) -> int:
-    """Keep a second server off the same mail (StartError).  The kernel gives the lock back, however this one ends."""
+    """Keep a second server off the same mail (StartError)."""
     try:
         os.makedirs(state, 0o700, exist_ok=True)
-        descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = state_lock.take(state)
     except OSError as error:
         raise StartError(f"{state}: cannot be made or opened: {error.strerror}.") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StartError(f"{state}: another mailsrv is at work on this folder.") from None
-    return descriptor
+    if lock is None:
+        raise StartError(f"{state}: another mailsrv is at work on this folder.")
+    return lock
 
 
 def _raise_file_limit(connections: int) -> None:
