@@ -161,8 +161,8 @@ def _never() -> bool:
 def prepare(connection: sqlite3.Connection, path: str, *, may_upgrade: Callable[[], bool] = _never) -> None:
     """Create the tables, or check that they are of the version that this program knows (DatabaseError).
 
-    ``may_upgrade`` is asked, with the write lock held, whether an older version is to be brought up to this one.  Beside
-    a server that still runs the old program that would take the tables away from it.
+    ``may_upgrade`` is asked, with the write lock held, whether an older version is to be brought up to this one.
+    Beside a server that still runs the old program that would take the tables away from it.
     """
     try:
         connect(connection)
