@@ -110,7 +110,7 @@ class _QuietPort(udp.Port):
         with _in_silence():
             super()._bindSocket()  # type: ignore[no-untyped-call]
 
-    def connectionLost(self, reason: Failure | None = None) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure | None = None) -> None:
         with _in_silence():
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
