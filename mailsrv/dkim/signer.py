@@ -62,9 +62,22 @@ class Signer:
         head, body = header.split(message)
         return await self.fields(domain, head, _pieces(body))
 
+    def is_current(self, begun: bytes) -> bool | None:
+        """Whether the signatures that we had put in front of a message are by the keys that sign now.
+
+        So it is also where there are none of ours, or no keys to make others with.  None when the beginning of the
+        message, ``begun``, is not long enough to tell.
+        """
+        signers = signature.signers(begun)
+        if signers is None:
+            return None
+        domain, selectors = signers
+        keys = self._keys().get(domain, ()) if domain else ()
+        return not keys or sorted(selectors) == sorted(key.selector for key in keys)
+
     async def again(self, header: bytes, body: AsyncIterable[bytes]) -> bytes:
-        """The header section of a message that was changed on its way out, with signatures made anew in place of those
-        that we had put in front; the same, and ``body`` not read, when there were none.
+        """The header section of a message that leaves otherwise than it was signed, with signatures made anew in place
+        of those that we had put in front; the same, and ``body`` not read, when there were none.
 
         Header section and body as for ``fields``.
         """

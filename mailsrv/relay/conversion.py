@@ -1,21 +1,26 @@
-"""Content with octets above 127 for servers that take none (RFC 6152 3): converted, or refused with the reason.
+"""Content as it leaves: in 7 bits for servers that take no others, and signed by the keys that sign now.
 
-A server that does not offer 8BITMIME gets 7-bit content and nothing else, whatever the sender had declared.  What has
-to change is found by ``mailsrv/mail/seven_bit.py``, which needs the whole content in memory: all who do that at one
-time share a ``Budget``, and hold their part of it for as long as this machine reads and looks, never while a server is
-waited for.  After that nothing is kept but the places to be changed.  The content is read from the queue as often as
-it is needed and changed as it goes by (``mailsrv/mail/transfer_encoding.py``): once for its size and for ``resign``,
-which makes our own signature anew over what leaves, since a conversion breaks every signature, and once for the server.
+A server that does not offer 8BITMIME gets 7-bit content and nothing else, whatever the sender had declared (RFC 6152
+3): converted, or refused with the reason.  What has to change is found by ``mailsrv/mail/seven_bit.py``, which needs
+the whole content in memory: all who do that at one time share a ``Budget``, and hold their part of it for as long as
+this machine reads and looks, never while a server is waited for.  More than LARGEST octets are not converted.  Who
+waits for LONGEST_WAIT_S is told so (``Crowded``).  Large messages have a thread of their own, so that a small one waits
+for none of them there.
 
-More than LARGEST octets are not converted.  Who waits for LONGEST_WAIT_S is told so (``Crowded``).  Large messages have
-a thread of their own, so that a small one waits for none of them there.
+Our own signatures are made anew over what is converted, since a conversion breaks every one, and where the keys of the
+domain have been changed while a message waited, on hold perhaps: when it leaves, the records of the old ones may be
+gone, by their time or because somebody has seen the keys.
+
+Nothing of the content is kept but the places to be changed.  It is read from the queue as often as it is needed and
+changed as it goes by (``mailsrv/mail/transfer_encoding.py``): once for its size and its signatures, and once for the
+server.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.task import deferLater
@@ -29,13 +34,19 @@ from mailsrv.relay.connection import ContentLost
 from mailsrv.relay.job import ContentSource, Job
 from mailsrv.smtp.client_events import Extensions
 
-Resign = Callable[[bytes, AsyncIterator[bytes]], Awaitable[bytes]]
-
 LARGEST: Final = 25 * 1024 * 1024  # octets of a message that is converted
 AT_ONCE: Final = 32 * 1024 * 1024  # octets that all who look for what has to change have in memory together
 LONGEST_WAIT_S: Final = 120.0  # for a part of these, with a server at the other end of an open connection
 SMALL: Final = 1024 * 1024  # octets of a message that has not to wait for a thread behind larger ones
 _PIECE: Final = 64 * 1024  # octets that are changed at once
+
+
+class Signer(Protocol):
+    """``mailsrv.dkim.signer.Signer``, as far as it is needed here."""
+
+    def is_current(self, begun: bytes) -> bool | None: ...
+
+    async def again(self, header: bytes, body: AsyncIterator[bytes]) -> bytes: ...
 
 
 class Crowded(Exception):
@@ -71,14 +82,11 @@ class Converted:
 
 
 class Converter:
-    """``resign(head, body)`` gives the header section of what leaves with signatures that are true of it.
+    """Makes of a message what a server takes.  Without ``signer`` no signature is looked at."""
 
-    ``body`` is what follows the empty line, in pieces; it need not be read.
-    """
-
-    def __init__(self, outside: Outside, resign: Resign | None) -> None:
+    def __init__(self, outside: Outside, signer: Signer | None) -> None:
         self._outside = outside
-        self._resign = resign
+        self._signer = signer
         self._budget = Budget(AT_ONCE)
         self._workers: dict[str, Worker] = {}
 
@@ -88,7 +96,9 @@ class Converter:
         ContentLost when the content cannot be read, Crowded when others need the memory for too long.
         """
         if "8BITMIME" in extensions or await _is_seven_bit(job):
-            return job
+            if self._signer is None or await _is_current(self._signer, job):
+                return job
+            return await self._signed(job, Changes())
         why = "The server takes 7-bit content only (it does not offer 8BITMIME), and this message cannot be converted"
         if job.size > LARGEST:
             return f"{why}: it has {job.size} octets, and the limit for that is {LARGEST}."
@@ -96,12 +106,8 @@ class Converter:
             changes = await self._changes(job)
         except Unconvertible as error:
             return f"{why}: {error}."
-        try:
-            content, size = await self._signed(Converted(job.content, changes))
-        except OSError as error:
-            raise ContentLost(f"the content cannot be read: {error}") from error
-        envelope = replace(job.envelope, body="7BIT")
-        return replace(job, envelope=envelope, content=content, size=size, eight_bit=False)
+        fitted = await self._signed(job, changes)
+        return replace(fitted, envelope=replace(job.envelope, body="7BIT"), eight_bit=False)
 
     def close(self) -> None:
         """Nobody waits any longer; what was begun may end."""
@@ -131,27 +137,31 @@ class Converter:
             self._workers[name] = self._outside.worker(name)
         return self._workers[name]
 
-    async def _signed(self, converted: Converted) -> tuple[Converted, int]:
-        """With our signatures made anew, and its size (OSError)."""
+    async def _signed(self, job: Job, changes: Changes) -> Job:
+        """With ``changes``, with our signatures made anew, and with the size of that (ContentLost)."""
+        converted = Converted(job.content, changes)
         read = converted.chunks()
         try:
             head, begun = await _head(read)
             body = _Counted(begun, read)
-            signed = head if self._resign is None else await self._resign(head, body)
+            signed = head if self._signer is None else await self._signer.again(head, body)
             async for _ in body:
                 await deferLater(self._outside.reactor, 0)  # others have their turns
+        except OSError as error:
+            raise ContentLost(f"the content cannot be read: {error}") from error
         finally:
             await read.aclose()
-        size = len(signed) + len(b"\r\n") + body.octets
-        return replace(converted, head=signed, replaced=len(head)), size
+        content = replace(converted, head=signed, replaced=len(head))
+        return replace(job, content=content, size=len(signed) + body.octets)
 
 
 class _Counted:
-    """What follows the empty line of a message; ``octets`` are those that have been read."""
+    """What follows the empty line of a message; ``octets`` are those that have been read, and the line's."""
 
-    def __init__(self, begun: bytes, rest: AsyncIterator[bytes]) -> None:
-        self.octets = 0
-        self._begun = begun
+    def __init__(self, begun: bytes | None, rest: AsyncIterator[bytes]) -> None:
+        """``begun`` is what has been read already, None when there was no empty line."""
+        self.octets = 0 if begun is None else len(b"\r\n")
+        self._begun = begun or b""
         self._rest = rest
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -164,8 +174,27 @@ class _Counted:
         return chunk
 
 
-async def _head(read: AsyncIterator[bytes]) -> tuple[bytes, bytes]:
-    """The header section, with the line end of its last field, and what has been read of the body behind it."""
+async def _is_current(signer: Signer, job: Job) -> bool:
+    """Whether nothing has to be signed anew (ContentLost)."""
+    begun = b""
+    chunks = job.content.chunks()
+    try:
+        async for chunk in chunks:
+            begun += chunk
+            current = signer.is_current(begun)
+            if current is not None:
+                return current
+    except OSError as error:
+        raise ContentLost(f"the content cannot be read: {error}") from error
+    finally:
+        await _close(chunks)
+    return True
+
+
+async def _head(read: AsyncIterator[bytes]) -> tuple[bytes, bytes | None]:
+    """The header section, with the line end of its last field, and what has been read of the body behind the empty
+    line; None when there is no empty line.
+    """
     text = b""
     async for chunk in read:
         text += chunk
@@ -174,7 +203,7 @@ async def _head(read: AsyncIterator[bytes]) -> tuple[bytes, bytes]:
         end = text.find(b"\r\n\r\n")
         if end >= 0:
             return text[: end + 2], text[end + 4 :]
-    raise OSError("the content has no end of its header any more")
+    return text, None
 
 
 async def _whole(job: Job) -> bytearray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from mailsrv.relay.connection import ContentLost
 from mailsrv.relay.conversion import AT_ONCE, LARGEST, LONGEST_WAIT_S, Converter, Crowded
 from mailsrv.relay.job import Job
 from mailsrv.smtp.client_events import Extensions
+from mailsrv.store.keys import SigningKey
 from tests.simulation.timeline import Timeline
 from tests.worlds.delivery import Text, job
 from tests.worlds.keys import pair
@@ -26,6 +27,7 @@ from tests.worlds.verifier import verified
 from tests.worlds.worker import HeldWorker
 
 PLAIN = Extensions()
+EIGHT_BIT = Extensions.parse(("mx.example.net", "8BITMIME"))
 HEADER = (
     b"From: alice@example.org\r\nSubject: hello\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
 )
@@ -40,7 +42,7 @@ def letter(octets: int) -> Text:
 class Place:
     """A converter on a simulated machine.  What is to be done by ``held`` workers waits for the test."""
 
-    def __init__(self, *held: str, sign: bool = False) -> None:
+    def __init__(self, *held: str) -> None:
         self.timeline = Timeline()
         self.machine = machine(self.timeline)
         self.outside = self.machine.boot()
@@ -51,9 +53,9 @@ class Place:
             return self.workers[name] if name in self.workers else ordinary(name, threads)
 
         vars(self.outside)["worker"] = worker
-        signer = Signer(self.outside, lambda: {"example.org": pair()})
-        self.signer = signer
-        self.converter = Converter(self.outside, signer.again if sign else None)
+        self.keys: Mapping[str, Sequence[SigningKey]] = {"example.org": pair()}
+        self.signer = Signer(self.outside, lambda: self.keys)
+        self.converter = Converter(self.outside, None)
 
     def begin(self, text: Text) -> list[Any]:
         """The outcome of fitting it, as soon as there is one."""
@@ -64,8 +66,8 @@ class Place:
     def passes(self, seconds: float) -> None:
         self.timeline.run(self.timeline.now + seconds, lambda: False)
 
-    def fitted(self, text: Text, **changes: Any) -> Job:
-        found = wait(self.timeline, self.converter.fitted(job(content=text, **changes), PLAIN))
+    def fitted(self, text: Text, extensions: Extensions = PLAIN, **changes: Any) -> Job:
+        found = wait(self.timeline, self.converter.fitted(job(content=text, **changes), extensions))
         assert isinstance(found, Job), found
         return found
 
@@ -176,7 +178,7 @@ def test_what_cannot_be_converted_or_read_gives_back_what_it_held(
 
 
 def test_what_leaves_has_the_size_and_the_signature_that_were_found_before(place: Place) -> None:
-    place.converter = Converter(place.outside, place.signer.again)
+    place.converter = Converter(place.outside, place.signer)
     unsigned = letter(200_000).text
     head, _, body = unsigned.partition(b"\r\n\r\n")
 
@@ -196,8 +198,71 @@ def test_what_leaves_has_the_size_and_the_signature_that_were_found_before(place
         assert (fitted.envelope.body, fitted.eight_bit) == ("7BIT", False)
 
 
+def signed_by_the_first_keys(place: Place, header: bytes, body: bytes) -> bytes:
+    place.keys = {"example.org": pair()}
+
+    async def text() -> AsyncIterator[bytes]:
+        yield body
+
+    return wait(place.timeline, place.signer.fields("example.org", header, text())) + header
+
+
+@pytest.mark.parametrize("step", [1, 7, 100_000])
+@pytest.mark.parametrize("body", [b"\r\n", b"\r\nhello \r\n", b"\r\n" + b"gr\xc3\xbc\xc3\x9fe  x\r\n" * 20_000])
+def test_what_the_keys_have_changed_for_is_signed_anew(place: Place, body: bytes, step: int) -> None:
+    place.converter = Converter(place.outside, place.signer)
+    header = b"Received: from x\r\n" + HEADER
+    content = signed_by_the_first_keys(place, header, body[2:]) + body
+    text = Text(content, step if len(body) < 100 else 9999 * step)
+    as_it_is = place.fitted(text, EIGHT_BIT, eight_bit=True)
+    assert place.read(as_it_is) == content
+    place.keys = {"example.org": pair(end="2")}
+    fitted = place.fitted(text, EIGHT_BIT, eight_bit=True)
+    again = place.read(fitted)
+    assert len(again) == fitted.size
+    assert again.endswith(header + body)
+    assert verified(again, pair(end="2")) == [True, True]
+    assert (fitted.eight_bit, fitted.envelope) == (True, as_it_is.envelope)
+
+
+def test_a_message_without_an_empty_line(place: Place) -> None:
+    place.converter = Converter(place.outside, place.signer)
+    text = Text(signed_by_the_first_keys(place, HEADER, b""))
+    place.keys = {"example.org": pair(end="2")}
+    fitted = place.fitted(text)
+    assert place.read(fitted).endswith(HEADER)
+    assert len(place.read(fitted)) == fitted.size
+
+
+@pytest.mark.parametrize("keys", [{}, {"example.com": pair("example.com")}])
+def test_where_nothing_can_be_signed_with_the_old_signature_stays(place: Place, keys: Any) -> None:
+    place.converter = Converter(place.outside, place.signer)
+    text = Text(signed_by_the_first_keys(place, HEADER, b"hello\r\n") + b"\r\nhello\r\n")
+    place.keys = keys
+    assert place.fitted(text).content is text
+
+
+@pytest.mark.parametrize(
+    "front", [b"", b"DKIM-signature: v=1; d=example.org; s=old;\r\n b=x\r\n", b"X: y\r\nDKIM-Signature: z"]
+)
+def test_what_is_not_our_signature_is_not_touched(place: Place, front: bytes) -> None:
+    place.converter = Converter(place.outside, place.signer)
+    text = Text(front + HEADER + b"\r\nhello\r\n", 5)
+    assert place.fitted(text).content is text
+
+
+def test_what_cannot_be_read_to_be_signed_anew_is_told(place: Place) -> None:
+    place.converter = Converter(place.outside, place.signer)
+    text = Text(signed_by_the_first_keys(place, HEADER, b"hello\r\n") + b"\r\nhello\r\n")
+    place.keys = {"example.org": pair(end="2")}
+    for readable in (0, 1):
+        text.readable = readable
+        with pytest.raises(ContentLost):
+            place.fitted(text, EIGHT_BIT)
+
+
 def test_what_has_no_signature_of_ours_gets_none(place: Place) -> None:
-    place.converter = Converter(place.outside, place.signer.again)
+    place.converter = Converter(place.outside, place.signer)
     fitted = place.fitted(letter(1000))
     content = place.read(fitted)
     assert content.startswith(HEADER)
