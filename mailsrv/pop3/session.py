@@ -139,6 +139,14 @@ class Session:
                 await self._flush()
                 await self._update(event)
 
+    def turned_away(self, reason: str) -> None:
+        """The client did not get a session at all."""
+        self._with.recorder.record(
+            LedgerEvent(
+                ledger.CONNECTION, client=self._peer_ip, status="4.7.0", reason=reason, rule="limits.connections"
+            )
+        )
+
     def ended(self) -> None:
         """Give the mailbox back."""
         if self._mailbox is not None:

@@ -329,6 +329,9 @@ def test_connections_over_the_limit_are_turned_away(world: World) -> None:
     client = world.connect()
     assert client.received == b"-ERR [SYS/TEMP] too many connections, try again in a minute\r\n"
     assert client.closed
+    assert world.ledger == [
+        Event(ledger.CONNECTION, client="127.0.0.1", status="4.7.0", reason="too many", rule="limits.connections")
+    ]
     world.doorkeeper.refusal = None
     client = world.connect()
     assert world.doorkeeper.inside == ["127.0.0.1"]
