@@ -38,7 +38,7 @@ LARGEST: Final = 25 * 1024 * 1024  # octets of a message that is converted
 AT_ONCE: Final = 32 * 1024 * 1024  # octets that all who look for what has to change have in memory together
 LONGEST_WAIT_S: Final = 120.0  # for a part of these, with a server at the other end of an open connection
 SMALL: Final = 1024 * 1024  # octets of a message that has not to wait for a thread behind larger ones
-_PIECE: Final = 64 * 1024  # octets that are changed at once
+_PIECE: Final = 64 * 1024  # octets that are changed at once, and that leave at once
 
 
 class Signer(Protocol):
@@ -72,13 +72,14 @@ class Converted:
             async for chunk in read:
                 for start in range(0, len(chunk), _PIECE):
                     piece = rewriting.feed(chunk[start : start + _PIECE])
-                    if left_out < len(piece):
-                        yield piece[left_out:]
+                    for at in range(left_out, len(piece), _PIECE):
+                        yield piece[at : at + _PIECE]
                     left_out -= min(left_out, len(piece))
         finally:
             await _close(read)
-        if last := rewriting.end()[left_out:]:
-            yield last
+        last = rewriting.end()
+        for at in range(left_out, len(last), _PIECE):
+            yield last[at : at + _PIECE]
 
 
 class Converter:

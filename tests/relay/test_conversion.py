@@ -300,6 +300,18 @@ def test_a_large_message_lets_others_have_their_turns(place: Place) -> None:
     assert len(turns) > 2_000_000 // 65_536
 
 
+def test_nothing_leaves_in_large_pieces(place: Place) -> None:
+    """A line without end is held for a while, and becomes three times as long."""
+    fitted = place.fitted(Text(HEADER + b"\r\n" + b"\xe4" * 400_000, step=65_535))
+
+    async def sizes() -> list[int]:
+        return [len(chunk) async for chunk in fitted.content.chunks()]
+
+    found = wait(place.timeline, sizes())
+    assert max(found) <= 65_536
+    assert sum(found) == fitted.size
+
+
 def test_other_fields_stay_as_they_are(place: Place) -> None:
     envelope = Envelope(Address("alice", "example.org"), "8BITMIME", envid="e1")
     fitted = place.fitted(letter(1000), envelope=envelope)
