@@ -15,6 +15,7 @@ from mailsrv.store.message import QueuedMessage
 from mailsrv.store.spool import Spool
 
 KEPT: Final = 32 * 1024 * 1024  # octets that all queued messages together keep in memory
+EARLY: Final = 64 * 1024  # octets of a message that is kept before a server has wanted it
 SMALL_BLOCK: Final = 16 * 1024  # octets that are read at once when KEPT is used up
 
 Content = tuple[bytes, bytes | None]  # prefix and data; the data is None when it is a file
@@ -66,17 +67,25 @@ class QueuedContent:
         """Prefix and data; both empty when they are gone (StorageTrouble)."""
         return self._kept or await self._spool.load(self._queued.id) or (b"", b"")
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self._read(self._memory.left)
+
+    def beginning(self) -> AsyncIterator[bytes]:
+        # What is small is read once, for here and for the sending.
+        return self._read(min(self._memory.left, EARLY))
+
+    async def _read(self, kept: int) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._chunks():
+            async for chunk in self._chunks(kept):
                 yield chunk
         except StorageTrouble as trouble:
             self.trouble = trouble
             raise OSError(errno.EIO, str(trouble)) from trouble
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self, kept: int) -> AsyncIterator[bytes]:
+        """``kept``: how large it may be to be read at once and kept."""
         number, size = self._queued.id, self._queued.size
-        if self._kept is None and size <= self._memory.left:
+        if self._kept is None and size <= kept:
             found = await self._spool.load(number)
             if found is not None and self._kept is None:
                 self._keep(found)

@@ -62,6 +62,9 @@ class Converted:
     head: bytes = b""
     replaced: int = 0
 
+    def beginning(self) -> AsyncIterator[bytes]:
+        return self.chunks()
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         if self.head:
             yield self.head
@@ -178,7 +181,7 @@ class _Counted:
 async def _is_current(signer: Signer, job: Job) -> bool:
     """Whether nothing has to be signed anew (ContentLost)."""
     begun = b""
-    chunks = job.content.chunks()
+    chunks = job.content.beginning()
     try:
         async for chunk in chunks:
             begun += chunk

@@ -19,6 +19,10 @@ class ContentSource(Protocol):
         """The octets from the beginning (an async generator, or the like); OSError when they cannot be read."""
         ...
 
+    def beginning(self) -> AsyncIterator[bytes]:
+        """The same, for who will not go on far; memory is not taken for all that would follow."""
+        ...
+
 
 def _nobody_waits() -> None:
     pass

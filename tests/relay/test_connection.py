@@ -51,6 +51,9 @@ class Content:
         self.taken = 0
         self.closed = False
 
+    def beginning(self) -> AsyncIterator[bytes]:
+        return self.chunks()
+
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
             for piece in self.pieces:
