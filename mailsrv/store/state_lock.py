@@ -21,7 +21,8 @@ def is_taken(state: str) -> bool:
     """Whether a server is at work, or nobody can tell.
 
     The answer is old at once.  Whoever holds the database's write lock may rely on "no": a server that takes the folder
-    after that comes to the database behind them.
+    after that comes to the database behind them.  To ask is to hold the lock for an instant, in which a server that
+    starts is refused; so it is asked only where something depends on it.
     """
     try:
         descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
