@@ -123,7 +123,7 @@ class Server:
         self._usage = MailboxUsage(outside, os.path.join(state, "mail"), settings)
         self._local = LocalDelivery(outside, self.database, self._spool, state, self._retry_after, self._usage)
         self._signer = Signer(outside, lambda: settings.keys.signing)
-        self._relay = Relay(settings, outside, resolver, resign=self._signer.again)
+        self._relay = Relay(settings, outside, resolver, signer=self._signer)
         reports = Reports(settings, outside, self._spool, self.database, self._signer)
         self._queue = QueueRunner(settings, outside, self.database, self._spool, self._relay, reports, self._local)
         self._recorder = Recorder(outside, self.database)

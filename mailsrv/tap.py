@@ -5,7 +5,6 @@ Everything that is wrong at the start ends it with one sentence and exit status 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import signal
@@ -23,6 +22,7 @@ from mailsrv.outside.monotonic import keep_steady_time
 from mailsrv.outside.polling import prompt
 from mailsrv.outside.real import RealOutside
 from mailsrv.settings import FileSettings
+from mailsrv.store import state_lock
 from mailsrv.store.accounts.accounts import AccountsError
 from mailsrv.store.keys import KeyFileError
 from mailsrv.store.schema import DatabaseError
@@ -30,6 +30,7 @@ from mailsrv.tls import CertificateError
 
 log = Logger()
 
+TOGETHER_S = 1.0  # signals within that are one
 SPARE_FILES = 4500  # beside one for each client: attempts to deliver and their connections, database, files under way
 
 
@@ -64,6 +65,8 @@ class MailService(Service):
             self._give_up(error)
 
     def startService(self) -> None:
+        from twisted.internet import reactor
+
         assert self._server is not None
         try:
             self._lock = _take(self._settings.config.state)
@@ -72,6 +75,7 @@ class MailService(Service):
             self._give_up(error)
         super().startService()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGHUP, self._hang_up)
+        reactor.callWhenRunning(_Ending(reactor).watch)
         log.info("mailsrv is at work for {domains}.", domains=", ".join(self._settings.config.domains))
 
     def _give_up(self, error: Exception) -> NoReturn:
@@ -93,6 +97,37 @@ class MailService(Service):
         reactor.callFromThread(self._settings.reload)  # type: ignore[attr-defined]
 
 
+class _Ending:
+    """The signals that end the server: the first one in order, as Twisted does it, another one at once.
+
+    Twisted tries to stop a second time and fails.  What comes within TOGETHER_S is one: many a program that ends
+    another one sends two signals.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._usual: dict[int, Any] = {}
+        self._told_at: float | None = None
+
+    def watch(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            usual = signal.getsignal(number)
+            if callable(usual):  # a shell may have had SIGINT ignored
+                self._usual[number] = usual
+                signal.signal(number, self._told)
+
+    def _told(self, number: int, frame: Any) -> None:
+        now = self._reactor.seconds()
+        if self._told_at is None:
+            self._told_at = now
+            self._usual[number](number, frame)
+        elif now - self._told_at >= TOGETHER_S:
+            # Not by the reactor: it may be what the operator does not want to wait for any longer.
+            log.warn("Told to end a second time: mailsrv ends at once, as after a crash.")
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
 def makeService(options: Options) -> MailService:
     """Read the configuration and everything it names; a mistake ends the program with one sentence."""
     try:
@@ -104,18 +139,15 @@ def makeService(options: Options) -> MailService:
 
 
 def _take(state: str) -> int:
-    """Keep a second server off the same mail (StartError).  The kernel gives the lock back, however this one ends."""
+    """Keep a second server off the same mail (StartError)."""
     try:
         os.makedirs(state, 0o700, exist_ok=True)
-        descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = state_lock.take(state)
     except OSError as error:
         raise StartError(f"{state}: cannot be made or opened: {error.strerror}.") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StartError(f"{state}: another mailsrv is at work on this folder.") from None
-    return descriptor
+    if lock is None:
+        raise StartError(f"{state}: another mailsrv is at work on this folder.")
+    return lock
 
 
 def _raise_file_limit(connections: int) -> None:

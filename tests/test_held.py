@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +11,18 @@ import pytest
 from mailsrv.mail.address import Address
 from mailsrv.mail.envelope import Envelope
 from mailsrv.store import ledger, queue
+from mailsrv.store.key_states import Keys
 from mailsrv.store.message import Arrival, FinalRecipient, Hold
 from mailsrv.tls import ServerCertificate
+from tests.simulation.behaviour import HEALTHY, Behaviour
+from tests.simulation.clients import dot_stuffed
+from tests.simulation.reactor import SimulatedReactor
+from tests.simulation.sink import Sink
+from tests.simulation.timeline import Life
 from tests.test_app import CONFIG, LETTER, World, certificate
+from tests.worlds.keys import pair
 from tests.worlds.store import wait
+from tests.worlds.verifier import verified
 
 __all__ = ["certificate"]
 
@@ -112,3 +121,32 @@ def test_what_the_operator_removes_goes_nowhere(world: World) -> None:
     world.advance(60)
     assert (states(world), world.mailbox()) == (["removed", "removed"], [])
     assert world.rows("SELECT * FROM content") == []
+
+
+def test_what_waits_while_the_keys_change_leaves_with_a_signature_that_verifies(world: World) -> None:
+    """However long it waits: the records of the old keys are gone by then."""
+    there = SimulatedReactor(world.timeline, world.machine.network, "there", ("192.0.2.9",), Life("there"))
+    sink = Sink("mx.example.net", there, random.Random(0))
+    world.records.records["example.net", "MX"] = [(10, "mx.example.net")]
+    world.records.records["mx.example.net", "A"] = ["192.0.2.9"]
+    world.reconfigure("trusted_networks = ['198.51.100.0/24']\n" + CONFIG + '[queue]\nretry = ["1h"]\n')
+    world.settings.keys = Keys({"example.org": pair()}, {})
+    sink.behaviour = Behaviour({"greeting 421": 1.0})
+    for content in (LETTER, LARGE):
+        client = world.connect()
+        for command in (b"EHLO x", b"MAIL FROM:<alice@example.org>", b"RCPT TO:<bob@example.net>", b"DATA"):
+            assert world.say(client, command)[:1] in b"23"
+        written = content.replace(b"bob@example.net", b"alice@example.org")
+        assert world.say(client, dot_stuffed(written)[:-2]).startswith(b"250")
+        client.close()
+    world.advance(10)
+    for (number,) in world.rows("SELECT id FROM message"):
+        world.operator(queue.hold, number)
+    world.advance(10)
+    world.settings.keys = Keys({"example.org": pair(end="2")}, {})
+    sink.behaviour = HEALTHY
+    assert sink.messages == []
+    for (number,) in world.rows("SELECT id FROM message"):
+        world.operator(queue.release, number)
+    world.advance(60)
+    assert [verified(message.content, pair(end="2")) for message in sink.messages] == [[True, True]] * 2

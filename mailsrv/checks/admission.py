@@ -3,6 +3,9 @@
 A stranger cannot use up what others need: above a limit a client is told to come back (421 4.7.0, or POP3's like) and
 let go at once.  A tenth of all places is for networks from which accounts were used before and for this machine, so no
 crowd of strangers keeps owners out.  Limits are read at each connection, so a changed configuration holds for the next.
+
+Where TLS comes first, telling takes a handshake, and memory until it is done.  So this is for one of a network and for
+EXPLAINED in all at a time; the others are let go without a word.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Protocol
 from mailsrv.checks.clients import LOCAL, is_loopback, network_of
 
 RESERVED = 10  # one of so many
+EXPLAINED = 20  # handshakes at a time only to say no
 
 
 class Limits(Protocol):
@@ -31,6 +35,7 @@ class Admission:
         self._is_home = is_home
         self._all = 0
         self._of: dict[str, int] = {}
+        self._explaining: set[str] = set()  # networks
 
     def enter(self, client: str) -> str | None:
         """Count a connection.  None: welcome, and ``leave`` follows; else why not, for people."""
@@ -46,6 +51,17 @@ class Admission:
         self._all += 1
         self._of[network] = count + 1
         return None
+
+    def explain(self, client: str) -> bool:
+        """Whether one that is not welcome may have a handshake, to be told why; ``explained`` follows, at its end."""
+        network = network_of(client)
+        if network in self._explaining or len(self._explaining) >= EXPLAINED:
+            return False
+        self._explaining.add(network)
+        return True
+
+    def explained(self, client: str) -> None:
+        self._explaining.discard(network_of(client))
 
     def leave(self, client: str) -> None:
         network = network_of(client)

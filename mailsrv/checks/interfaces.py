@@ -28,6 +28,14 @@ class Admission(Protocol):
         """An admitted client has gone."""
         ...
 
+    def explain(self, peer_ip: str, /) -> bool:
+        """Whether one that was not admitted may have a handshake to be told so; ``explained`` must follow True."""
+        ...
+
+    def explained(self, peer_ip: str, /) -> None:
+        """The connection that ``explain`` allowed has gone."""
+        ...
+
 
 class Penalties(Protocol):
     """Delays for those who guess passwords.  ``account`` is the key of the address that was tried, "" for none."""

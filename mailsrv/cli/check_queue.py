@@ -26,7 +26,7 @@ def findings(config: Config, now: float) -> Iterator[Finding]:
     if not os.path.exists(path):
         return
     try:
-        with opened(path) as connection, snapshot(connection):
+        with opened(path, upgrade=False) as connection, snapshot(connection):
             load, held = queue.load(connection), len(queue.held(connection))
             refused = notices.counts(connection, now - _LATELY_S)
     except schema.Outdated:

@@ -76,7 +76,11 @@ def loose_line(record: Record) -> str:
             if event.detail
             else "No mail was refused for it."
         ),
-        ledger.LOGIN: "`mailsrv account passwd ADDRESS` sets a new password.",
+        ledger.LOGIN: (
+            "The password was right; let the program look for mail less often, or shorten the delay."
+            if event.rule == "limits.login_delay"
+            else "`mailsrv account passwd ADDRESS` sets a new password."
+        ),
     }.get(event.kind, "")
     return f"{moment(record.at)}  {_decision(event, {})}{' ' + step if step else ''}"
 

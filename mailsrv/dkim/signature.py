@@ -34,6 +34,7 @@ MOST = 20
 _LINE = 76  # RFC 5322 2.1.1 has 78
 _OURS = re.compile(rb"(?:DKIM-Signature:[^\n]*\n(?:[ \t][^\n]*\n)*)*")
 _DOMAIN = re.compile(rb"[;\s]d=([^;\s]+)")
+_SIGNER = re.compile(rb"\td=([^;\s]+); s=([^;\s]+);")  # the line as _unsigned writes it
 
 
 class Key(Protocol):
@@ -87,6 +88,19 @@ def take_off(message: bytes) -> tuple[str, bytes]:
     if ours is None or domain is None:
         return "", message
     return domain[1].decode("ascii"), message[ours.end() :]
+
+
+def signers(message: bytes) -> tuple[str, list[str]] | None:
+    """Domain and selectors of the signatures that :func:`sign` put in front; "" and none when there are none.
+
+    None when the beginning of a message does not show whether these are all: a line of something else has to follow.
+    """
+    ours = _OURS.match(message)
+    end = ours.end() if ours else 0
+    if message.find(b"\n", end) < 0:
+        return None
+    found = _SIGNER.findall(message[:end])
+    return (found[0][0].decode("ascii"), [selector.decode("ascii") for _, selector in found]) if found else ("", [])
 
 
 def _names(found: Sequence[Field]) -> list[str]:

@@ -62,12 +62,27 @@ class Signer:
         head, body = header.split(message)
         return await self.fields(domain, head, _pieces(body))
 
-    async def again(self, message: bytes) -> bytes:
-        """A message that was changed on its way out, with signatures made anew in place of those that we had put in
-        front; the same when there were none.
+    def is_current(self, begun: bytes) -> bool | None:
+        """Whether the signatures that we had put in front of a message are by the keys that sign now.
+
+        So it is also where there are none of ours, or no keys to make others with.  None when the beginning of the
+        message, ``begun``, is not long enough to tell.
         """
-        domain, rest = signature.take_off(message)
-        return await self.fields_of(domain, rest) + rest if domain else message
+        signers = signature.signers(begun)
+        if signers is None:
+            return None
+        domain, selectors = signers
+        keys = self._keys().get(domain, ()) if domain else ()
+        return not keys or sorted(selectors) == sorted(key.selector for key in keys)
+
+    async def again(self, header: bytes, body: AsyncIterable[bytes]) -> bytes:
+        """The header section of a message that leaves otherwise than it was signed, with signatures made anew in place
+        of those that we had put in front; the same, and ``body`` not read, when there were none.
+
+        Header section and body as for ``fields``.
+        """
+        domain, rest = signature.take_off(header)
+        return await self.fields(domain, rest, body) + rest if domain else header
 
 
 async def _pieces(octets: bytes) -> AsyncIterator[bytes]:

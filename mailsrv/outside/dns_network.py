@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import dns._asyncbackend  # what dns.asyncbackend shows, in a form that type checkers see
 import dns.exception
+from twisted.internet import udp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
@@ -20,6 +23,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import ITCPTransport, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.python import log
 from twisted.python.failure import Failure
 
 from mailsrv.outside.interfaces import IReactor
@@ -82,12 +86,42 @@ class _Datagrams(DatagramProtocol):
         self._inbox.put(ConnectionRefusedError("nothing answers there"))
 
 
+class _Silence:
+    """What Twisted's module for UDP has in place of its log while a socket opens or closes."""
+
+    msg = staticmethod(lambda *message, **event: None)
+    err = staticmethod(log.err)
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    module: Any = udp
+    spoken, module.log = module.log, _Silence
+    try:
+        yield
+    finally:
+        module.log = spoken
+
+
+class _QuietPort(udp.Port):
+    """Twisted's writes two lines to the log for each socket, whatever ``noisy`` says: two for each question."""
+
+    def _bindSocket(self) -> None:
+        with _in_silence():
+            super()._bindSocket()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        with _in_silence():
+            super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
 class DatagramSocket(dns._asyncbackend.DatagramSocket):
     def __init__(self, reactor: IReactor, family: int, destination: tuple[str, int]) -> None:
         super().__init__(family, socket.SOCK_DGRAM)
         self._inbox = _Inbox(reactor)
         protocol = _Datagrams(self._inbox)
-        reactor.listenUDP(0, protocol, interface="::" if family == socket.AF_INET6 else "", maxPacketSize=65535)
+        interface = "::" if family == socket.AF_INET6 else ""
+        _QuietPort(0, protocol, interface, 65535, reactor).startListening()  # type: ignore[no-untyped-call]
         self._transport = cast(IUDPTransport, protocol.transport)
         self._transport.connect(*destination)
         self._write: Any = self._transport.write  # the address is optional once connected; the interface cannot say so

@@ -52,6 +52,7 @@ class Pop3Protocol(Protocol):
         self._reactor = factory.surroundings.outside.reactor
         self._client = ""
         self._admitted = False
+        self._explaining = False  # not admitted, and in a handshake only to be told so
         self._begun = False  # under implicit TLS: after its handshake
         self._looping = False
         self._fed = False  # input has come since the loop last asked for an event
@@ -83,12 +84,14 @@ class Pop3Protocol(Protocol):
         refusal = factory.surroundings.admission.enter(self._client)
         self._admitted = refusal is None
         if refusal is not None:
+            self._session.turned_away(refusal)
             self._core.close(replies.TURNED_AWAY, refusal)
         if not factory.implicit_tls:
             self._begin()
         elif refusal is not None:
-            # A handshake only to say no would let those over the limit cost more than those within it.
-            self.transport.abortConnection()
+            self._explaining = factory.surroundings.admission.explain(self._client)
+            if not self._explaining:
+                self.transport.abortConnection()
 
     def handshakeCompleted(self) -> None:
         self._core.exporter = exporter(self.transport.getHandle())
@@ -120,6 +123,8 @@ class Pop3Protocol(Protocol):
         self._closing = self._gone = True
         if self._admitted:
             self._factory.surroundings.admission.leave(self._client)
+        if self._explaining:
+            self._factory.surroundings.admission.explained(self._client)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -139,6 +139,14 @@ class Session:
                 await self._flush()
                 await self._update(event)
 
+    def turned_away(self, reason: str) -> None:
+        """The client did not get a session at all."""
+        self._with.recorder.record(
+            LedgerEvent(
+                ledger.CONNECTION, client=self._peer_ip, status="4.7.0", reason=reason, rule="limits.connections"
+            )
+        )
+
     def ended(self) -> None:
         """Give the mailbox back."""
         if self._mailbox is not None:
@@ -165,6 +173,7 @@ class Session:
         account = outcome.account
         delay = self._with.login_delay
         if delay.too_soon(account.key):
+            self._too_soon(account.key)
             return replies.LOGIN_TOO_SOON
         try:
             self._mailbox = await self._with.mailboxes.open(account.key)
@@ -175,6 +184,21 @@ class Session:
             return replies.MAILBOX_BROKEN if _is_permanent(error) else replies.MAILBOX_TROUBLE
         delay.logged_in(account.key)
         return Maildrop(self._mailbox.messages, self._mailbox.messages.octets)
+
+    def _too_soon(self, account: str) -> None:
+        reason = self._with.login_delay.refused(account)
+        if reason:
+            self._with.recorder.record(
+                LedgerEvent(
+                    ledger.LOGIN,
+                    address=account,
+                    client=self._peer_ip,
+                    status="4.7.0",
+                    reason=reason,
+                    rule="limits.login_delay",
+                    detail="POP3",
+                )
+            )
 
     async def _wait(self, seconds: float) -> bool:
         await self._sleep(seconds)

@@ -7,7 +7,7 @@ wanted is read in blocks, so that thousands of servers that take it slowly need 
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Final
 
 from mailsrv.store.database import StorageTrouble
@@ -15,6 +15,7 @@ from mailsrv.store.message import QueuedMessage
 from mailsrv.store.spool import Spool
 
 KEPT: Final = 32 * 1024 * 1024  # octets that all queued messages together keep in memory
+EARLY: Final = 64 * 1024  # octets of a message that is kept before a server has wanted it
 SMALL_BLOCK: Final = 16 * 1024  # octets that are read at once when KEPT is used up
 
 Content = tuple[bytes, bytes | None]  # prefix and data; the data is None when it is a file
@@ -37,10 +38,10 @@ class QueuedContent:
     """A ``ContentSource`` for as long as a message is in the window.
 
     ``trouble`` is set when the database could not be read, ``gone`` when the message has no content any more, since the
-    operator took it out.  ``on_wanted`` is called when a server is about to take the content.
+    operator took it out.
     """
 
-    __slots__ = ("_kept", "_memory", "_queued", "_spool", "gone", "on_wanted", "trouble")
+    __slots__ = ("_kept", "_memory", "_queued", "_spool", "gone", "trouble")
 
     def __init__(self, spool: Spool, memory: Memory, queued: QueuedMessage, kept: Content | None = None) -> None:
         self._spool = spool
@@ -49,7 +50,6 @@ class QueuedContent:
         self._kept: Content | None = None
         self.trouble: StorageTrouble | None = None
         self.gone = False
-        self.on_wanted: Callable[[], None] = lambda: None
         if kept is not None and len(kept[1] or b"") <= memory.left:
             self._keep(kept)
 
@@ -67,18 +67,25 @@ class QueuedContent:
         """Prefix and data; both empty when they are gone (StorageTrouble)."""
         return self._kept or await self._spool.load(self._queued.id) or (b"", b"")
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        self.on_wanted()
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self._read(self._memory.left)
+
+    def beginning(self) -> AsyncIterator[bytes]:
+        # What is small is read once, for here and for the sending.
+        return self._read(min(self._memory.left, EARLY))
+
+    async def _read(self, kept: int) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._chunks():
+            async for chunk in self._chunks(kept):
                 yield chunk
         except StorageTrouble as trouble:
             self.trouble = trouble
             raise OSError(errno.EIO, str(trouble)) from trouble
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self, kept: int) -> AsyncIterator[bytes]:
+        """``kept``: how large it may be to be read at once and kept."""
         number, size = self._queued.id, self._queued.size
-        if self._kept is None and size <= self._memory.left:
+        if self._kept is None and size <= kept:
             found = await self._spool.load(number)
             if found is not None and self._kept is None:
                 self._keep(found)

@@ -22,7 +22,7 @@ from typing import Final
 from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.relay.attempt import Attempt, Trouble
 from mailsrv.relay.connection import ContentLost
-from mailsrv.relay.conversion import Converter
+from mailsrv.relay.conversion import Converter, Crowded
 from mailsrv.relay.family import refuses_our_address
 from mailsrv.relay.job import Job
 from mailsrv.relay.obstacles import too_international, too_large, whole_content
@@ -62,6 +62,9 @@ class Conversation:
             return await self._transactions()
         except ContentLost as error:
             outcome = Outcome(Result.DEFERRED, "4.3.0", f"Local trouble: {error}.", rule="our own spool")
+            return Trouble(outcome, stop=True)
+        except Crowded as error:
+            outcome = Outcome(Result.DEFERRED, "4.3.0", f"Local trouble: {error}.", rule="conversion to 7 bits")
             return Trouble(outcome, stop=True)
 
     async def _transactions(self) -> Trouble | None:
@@ -115,6 +118,8 @@ class Conversation:
         while isinstance(event := await self._client.next_event(timeout_s), RecipientAnswered):
             answered += 1
             if event.reply.positive:
+                if not accepted:
+                    job.on_alive()
                 accepted.append(batch[event.n])
             elif event.reply.code == _TOO_MANY and accepted:
                 too_many.add(batch[event.n])

@@ -19,7 +19,7 @@ from mailsrv.outside.interfaces import IResolver, Outside
 from mailsrv.relay.attempt import Attempt, Trouble
 from mailsrv.relay.connection import Timeouts
 from mailsrv.relay.conversation import Conversation
-from mailsrv.relay.conversion import Converter, Resign
+from mailsrv.relay.conversion import Converter, Signer
 from mailsrv.relay.dial import Dialer, is_this_server
 from mailsrv.relay.family import family_of
 from mailsrv.relay.itinerary import Itinerary
@@ -54,7 +54,7 @@ class Settings(Protocol):
 class Relay:
     """Hands messages to other servers.  Any number of deliveries may be under way at once.
 
-    ``resign`` makes our signatures anew over content that had to be converted (``mailsrv/relay/conversion.py``).
+    ``signer`` makes our signatures anew where what leaves is not what was signed (``mailsrv/relay/conversion.py``).
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Relay:
         outside: Outside,
         resolver: IResolver,
         timeouts: Timeouts | None = None,
-        resign: Resign | None = None,
+        signer: Signer | None = None,
     ) -> None:
         reactor = outside.reactor
         self._settings = settings
         self._reactor = reactor
         self._resolver = resolver
         self._timeouts = timeouts or Timeouts()
-        self._converter = Converter(outside, resign)
+        self._converter = Converter(outside, signer)
         self._plans = Plans(outside, resolver)
         self._pool = Pool(reactor)
         self._dialer = Dialer(outside)
@@ -105,6 +105,7 @@ class Relay:
     async def close(self) -> None:
         """Drop what is under way; returns when those attempts have ended, DEFERRED, and every connection is closed."""
         self._pool.clear()
+        self._converter.close()
         closed = self._dialer.close()
         await DeferredList([Deferred.fromCoroutine(closed), *self._running])
         self._converter.stop()

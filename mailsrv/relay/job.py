@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from zope.interface import Interface
@@ -19,12 +19,22 @@ class ContentSource(Protocol):
         """The octets from the beginning (an async generator, or the like); OSError when they cannot be read."""
         ...
 
+    def beginning(self) -> AsyncIterator[bytes]:
+        """The same, for who will not go on far; memory is not taken for all that would follow."""
+        ...
+
+
+def _nobody_waits() -> None:
+    pass
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """Recipients of one message that share a destination (a domain as A-label, or an address literal).
 
     ``size`` is the octets of the content, prefix included; ``eight_bit`` tells that there are octets above 127 in it.
+    ``on_alive`` is called when a server has answered that it takes a recipient, once or more often.  That the content
+    is read tells nothing: it is read before MAIL, too.
     """
 
     queue_id: str
@@ -34,6 +44,7 @@ class Job:
     content: ContentSource
     size: int
     eight_bit: bool
+    on_alive: Callable[[], None] = field(default=_nobody_waits, compare=False)
 
 
 class IDeliveryAgent(Interface):

@@ -1,9 +1,10 @@
 """How many attempts one destination gets at a time, by what the attempts before have told of it.  Pure.
 
-A destination begins with one attempt.  The first sign of life allows a second, and from there on each attempt that goes
-well one more (slow start), until a brake: the server says 421 or asks for less in known words (``remedies``), or
-connections fail beside others that work.  A brake halves, once for all attempts that were under way together; then
-the limit grows by one in the time in which all of its attempts go well once.  It is never less than one.
+A destination begins with one attempt.  The first sign of life, a recipient that a server takes, allows a second, and
+from there on each attempt that goes well one more (slow start), until a brake: the server says 421 or asks for less in
+known words (``remedies``), or connections fail beside others that work.  A brake halves, once for all attempts that
+were under way together; then the limit grows by one in the time in which all of its attempts go well once.  It is
+never less than one.
 
 A destination none of whose servers answers is down, and so is one that has sent us away REFUSALS times in a row, one
 attempt at a time: one attempt then finds out whether it still is, for all that was due when it began (``Failure``);
@@ -40,7 +41,7 @@ class Said(enum.Enum):
 
 
 def said(outcomes: Sequence[Outcome], alive: bool, seconds: float) -> Said:
-    """``alive``: a server wanted the content; ``seconds``: how long the attempt took."""
+    """``alive``: a server took a recipient; ``seconds``: how long the attempt took."""
     if any(outcome.result is Result.DELIVERED for outcome in outcomes):
         return Said.WELL
     if any(_asks_for_less(outcome) for outcome in outcomes):

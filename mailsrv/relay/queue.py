@@ -298,8 +298,7 @@ class QueueRunner:
         """Of the attempt that is made, or of the one that stands for it; its place is free then."""
         if item.failure is not None:
             return [item.failure.shared()] * len(item.queued.recipients)
-        item.content.on_wanted = lambda: self._wanted(item)
-        outcomes = await self._relay.deliver(_job(item))
+        outcomes = await self._relay.deliver(_job(item, lambda: self._alive(item)))
         now = self._reactor.seconds()
         what = said(outcomes, item.alive, now - item.started)
         failure = None
@@ -312,7 +311,7 @@ class QueueRunner:
         self._begin()
         return outcomes
 
-    def _wanted(self, item: Item) -> None:
+    def _alive(self, item: Item) -> None:
         self.window.alive(item, self._reactor.seconds())
         self._begin()
 
@@ -385,7 +384,7 @@ class QueueRunner:
             self._pauses.discard(pause)
 
 
-def _job(item: Item) -> Job:
+def _job(item: Item, on_alive: Callable[[], None]) -> Job:
     queued = item.queued
     recipients = queued.recipients
     envelope = queued.envelope
@@ -399,4 +398,5 @@ def _job(item: Item) -> Job:
         content=item.content,
         size=queued.head + queued.size,
         eight_bit=envelope.body == "8BITMIME",
+        on_alive=on_alive,
     )

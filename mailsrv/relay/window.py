@@ -164,7 +164,7 @@ class Window:
         return item
 
     def alive(self, item: Item, now: float) -> None:
-        """A server has begun to take the message: its destination makes progress."""
+        """A server has taken a recipient: its destination makes progress."""
         if item.alive or item not in self._under_way:
             return
         item.alive = True

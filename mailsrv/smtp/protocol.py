@@ -58,6 +58,7 @@ class SmtpProtocol(Protocol):
         self._reactor = factory.house.outside.reactor
         self._client = ""
         self._admitted = False
+        self._explaining = False  # not admitted, and in a handshake only to be told so
         self._looping = False
         self._awaiting = False  # an answer, or room for content
         self._unread = False  # the transport asks us to send no more
@@ -96,11 +97,12 @@ class SmtpProtocol(Protocol):
     def _turn_away(self, refusal: str) -> None:
         self._session.turned_away(refusal)
         self._core.close(TURNED_AWAY, refusal)
-        if self._handshaking:
-            # A handshake only to say no would let those over the limit cost more than those within it.
-            self.transport.abortConnection()
-        else:
+        if not self._handshaking:
             self._close()
+        elif self._factory.admission.explain(self._client):
+            self._explaining = True
+        else:
+            self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
@@ -113,6 +115,9 @@ class SmtpProtocol(Protocol):
 
     def handshakeCompleted(self) -> None:
         self._handshaking = False
+        if self._explaining:
+            self._close()
+            return
         connection = self.transport.getHandle()
         self._session.encrypted(describe(connection))
         if self._factory.kind == "submission":
@@ -133,6 +138,8 @@ class SmtpProtocol(Protocol):
         self._factory.connections.discard(self)
         if self._admitted:
             self._factory.admission.leave(self._client)
+        if self._explaining:
+            self._factory.admission.explained(self._client)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -2,7 +2,8 @@
 
 Nothing is created: before the server's first start there is no file, and ``opened`` gives an empty database in memory,
 in which nothing is found and nothing is queued.  Files that SQLite itself adds while the tool runs (``-wal``, ``-shm``)
-get the owner of the database file, and go when the last program closes it.
+get the owner of the database file, and go when the last program closes it.  A database of an older version is brought
+up to date by the same steps as at a start of the server, but only where no server is at work, which may be an old one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
-from mailsrv.store import schema
+from mailsrv.store import schema, state_lock
 
 
 @contextmanager
-def opened(path: str) -> Iterator[sqlite3.Connection]:
+def opened(path: str, *, upgrade: bool = True) -> Iterator[sqlite3.Connection]:
     """The database ``path`` in autocommit mode, its tables checked, closed at the end.
 
+    With ``upgrade`` an older version is brought up to date if no server is at work; else it is ``schema.Outdated``.
     Raises ``schema.DatabaseError``, also for what goes wrong in the body: locked for too long, not permitted, damaged.
     """
     # mode=rw: should the file vanish in between, it is an error and no new database.
@@ -29,7 +31,7 @@ def opened(path: str) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as error:
         raise schema.DatabaseError(f"{path}: cannot be opened: {error}.") from error
     try:
-        schema.prepare(connection, path)
+        schema.prepare(connection, path, may_upgrade=lambda: upgrade and not state_lock.is_taken(os.path.dirname(path)))
         yield connection
     except sqlite3.Error as error:
         raise schema.DatabaseError(f"{path}: {error}.") from error

@@ -70,7 +70,7 @@ class Database:
         """Make, upgrade or check the tables, before anything else runs; the connection, for now.  DatabaseError."""
         try:
             self._write_connection = self._outside.connect_database(self._path)
-            schema.prepare(self._write_connection, self._path, upgrade=True)
+            schema.prepare(self._write_connection, self._path, may_upgrade=lambda: True)
             self._write_connection.execute(f"PRAGMA busy_timeout = {LOCKED_MS}")
             self._read_connection = self._outside.connect_database(self._path)
             schema.connect(self._read_connection)

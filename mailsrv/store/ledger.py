@@ -24,7 +24,7 @@ refused      a command was refused before acceptance    sender, client; detail: 
 observed     a check would have refused, but only        sender, client; detail: the command; of a blocklist that
              observes; or a blocklist is out of order    is ignored: address: its name
 connection   a client was turned away at connecting     client
-login        a login failed                             client; address: the name that was tried; detail: mechanism
+login        a login failed, or came too soon (rule)    client; address: the name that was tried; detail: mechanism
 deleted      a message was deleted through POP3         client; address: the account; detail: file name in the Maildir
 config       a new configuration, or one refused        detail: the file
 ===========  =========================================  ==========================================================

@@ -13,6 +13,7 @@ octets that are to stay the same, ``notice`` what the postmaster and users were 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 from mailsrv.store import upgrades
 
@@ -144,7 +145,7 @@ class DatabaseError(Exception):
 
 
 class Outdated(DatabaseError):
-    """It is of an older version, which the next start of the server brings up to date."""
+    """It is of an older version, and a server may be at work on it, whose next start brings it up to date."""
 
 
 def connect(connection: sqlite3.Connection) -> None:
@@ -154,11 +155,15 @@ def connect(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def prepare(connection: sqlite3.Connection, path: str, *, upgrade: bool = False) -> None:
+def _never() -> bool:
+    return False
+
+
+def prepare(connection: sqlite3.Connection, path: str, *, may_upgrade: Callable[[], bool] = _never) -> None:
     """Create the tables, or check that they are of the version that this program knows (DatabaseError).
 
-    ``upgrade``: bring an older version up to this one.  That is for the server alone, since beside a server that still
-    runs the old program it would take the tables away from it.
+    ``may_upgrade`` is asked, with the write lock held, whether an older version is to be brought up to this one.
+    Beside a server that still runs the old program that would take the tables away from it.
     """
     try:
         connect(connection)
@@ -168,7 +173,7 @@ def prepare(connection: sqlite3.Connection, path: str, *, upgrade: bool = False)
             if version == 0:
                 upgrades.run(connection, TABLES)
                 version = VERSION
-            elif upgrade and version < VERSION:
+            elif version < VERSION and may_upgrade():
                 for step in range(version + 1, VERSION + 1):
                     upgrades.run(connection, upgrades.STEPS[step])
                 version = VERSION

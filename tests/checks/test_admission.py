@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsrv.checks.admission import Admission
+from mailsrv.checks.admission import EXPLAINED, Admission
 
 CLIENTS = ("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "local")
 HOMES = ("203.0.113.7", "2001:db8:7::/64")
@@ -70,6 +70,18 @@ def test_limits_are_read_each_time() -> None:
     assert counter.enter("192.0.2.1") is None
     limits.connections_per_client = 1
     assert counter.enter("192.0.2.1") is not None
+
+
+def test_one_of_a_network_is_told_and_not_too_many_in_all() -> None:
+    counter = admission(Limits())
+    assert counter.explain("2001:db8::1")
+    assert not counter.explain("2001:db8::2")
+    assert [counter.explain(f"192.0.2.{n}") for n in range(EXPLAINED)] == [True] * (EXPLAINED - 1) + [False]
+    counter.explained("2001:db8::1")
+    assert counter.explain("192.0.2.99")
+    assert not counter.explain("2001:db8::1")
+    counter.explained("192.0.2.99")
+    assert counter.explain("2001:db8::2")
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(CLIENTS)), max_size=60))

@@ -175,6 +175,17 @@ def test_a_failed_login(tool: Tool, rows: Rows) -> None:
     assert "carl@example.org: login failed, from 192.0.2.7: wrong password. `mailsrv account passwd" in tool.out
 
 
+def test_a_login_that_came_too_soon(tool: Tool, rows: Rows) -> None:
+    reason = "the last login was 1 s ago, and 90 s have to pass"
+    event = Event("login", None, None, CARL, "", "192.0.2.7", "4.7.0", reason, "limits.login_delay")
+    rows.write(START, event)
+    assert tool.run("why", CARL) == 0
+    assert (
+        f"carl@example.org: login failed, from 192.0.2.7 (4.7.0): {reason}. Decided by: limits.login_delay."
+        " The password was right; let the program look for mail less often, or shorten the delay."
+    ) in tool.out
+
+
 def test_more_than_was_asked_for(tool: Tool, rows: Rows) -> None:
     for n in range(3):
         rows.accept(at=START + n)

@@ -218,3 +218,16 @@ def test_our_own_signatures_come_off_again() -> None:
     assert signature.take_off(front) == ("example.org", b"")
     for unsigned in (rest, b"", b"\r\n", HEADER):
         assert signature.take_off(unsigned) == ("", unsigned)
+
+
+def test_who_signed_is_told_as_soon_as_all_signatures_are_there() -> None:
+    front = signed(HEADER)
+    selectors = sorted(key.selector for key in pair())
+    for end in range(len(front) + 1):
+        assert signature.signers(front[:end]) is None
+    found = signature.signers(front + b"Received: x\r\n")
+    assert found is not None
+    assert (found[0], sorted(found[1])) == ("example.org", selectors)
+    assert signature.signers(b"Received: x\r\n" + front) == ("", [])
+    assert signature.signers(b"\r\n") == ("", [])
+    assert signature.signers(b"") is None

@@ -6,15 +6,24 @@ import base64
 import binascii
 import email
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsrv.mail import seven_bit as seven_bit_module
-from mailsrv.mail.seven_bit import DEPTH, Unconvertible, seven_bit
+from mailsrv.mail.seven_bit import DEPTH, Unconvertible, changes
+from mailsrv.mail.transfer_encoding import LONGEST, Rewriting
 
 TEXT = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+
+
+def seven_bit(content: bytes, *cuts: int) -> bytes:
+    """``content`` as it leaves when it comes cut at ``cuts``."""
+    rewriting = Rewriting(changes(content))
+    edges = [0, *sorted(cuts), len(content)]
+    pieces = [rewriting.feed(content[start:end]) for start, end in pairwise(edges)]
+    return b"".join(pieces) + rewriting.end()
 
 
 def decoded(content: bytes) -> list[tuple[str, bytes]]:
@@ -55,9 +64,9 @@ def test_text_becomes_quoted_printable_and_nothing_else_changes() -> None:
 @pytest.mark.parametrize("line_end", ["\r\n", ""])
 def test_large_text_is_encoded_in_pieces_as_if_it_were_one(monkeypatch: pytest.MonkeyPatch, line_end: str) -> None:
     """No other thread runs while a piece is encoded."""
-    lines = ["grüße", "", ".", "From x", "blank \t", "=", "x" * 75, "ä" * 50, "tab\t"] * 300
-    content = ("Content-Type: text/plain; charset=utf-8\r\n\r\n" + "\r\n".join(lines) + line_end).encode()
-    whole = seven_bit(content)
+    lines = ["grüße", "", ".", "From x", "blank \t", "=", "x" * 75, "ä" * 50, "tab\t"] * 3000
+    text = ("\r\n".join(lines) + line_end).encode()
+    whole = binascii.b2a_qp(text + b"\r\n", istext=True)[:-2]
     octets: list[int] = []
     encode = binascii.b2a_qp
 
@@ -66,10 +75,21 @@ def test_large_text_is_encoded_in_pieces_as_if_it_were_one(monkeypatch: pytest.M
         return encode(data, **options)
 
     monkeypatch.setattr(binascii, "b2a_qp", counted)
-    monkeypatch.setattr(seven_bit_module, "_PIECE", 1000)
-    assert seven_bit(content) == whole
-    assert len(octets) > 10
-    assert max(octets) < 1200
+    assert seven_bit(TEXT + b"\r\n" + text).endswith(b"\r\n\r\n" + whole)
+    assert len(octets) > 5
+    assert max(octets) <= LONGEST + 2
+
+
+@pytest.mark.parametrize("around", [0, *range(LONGEST - 4, LONGEST + 4), 3 * LONGEST])
+@pytest.mark.parametrize("octet", ["x", "ä", "ä=", "x ", "."])
+def test_a_line_without_end_is_cut_where_it_is_long(octet: str, around: int) -> None:
+    """And always there, however it comes: the size and the signature are those of what leaves."""
+    text = f"grüße\r\n{(octet * around)[:around]}\r\n.\r\n{(octet * around)[:around]}".encode()
+    content = TEXT + b"\r\n" + text
+    converted = check(content)
+    assert max(map(len, converted.split(b"\r\n"))) <= 76
+    for step in (997, LONGEST - 1, LONGEST, LONGEST + 1):
+        assert seven_bit(content, *range(step, len(content), step)) == converted
 
 
 def test_without_mime_nobody_knows_the_character_set() -> None:
@@ -207,13 +227,16 @@ def around(draw: st.DrawFn, parts: st.SearchStrategy[bytes]) -> bytes:
     return head + draw(st.sampled_from([b"", b"\r\npreamble"])) + delimiter + delimiter.join(children) + end
 
 
-@given(st.recursive(leaves(), around, max_leaves=6))
-def test_any_message_says_the_same_afterwards(entity: bytes) -> None:
+@given(st.recursive(leaves(), around, max_leaves=6), st.data())
+def test_any_message_says_the_same_afterwards(entity: bytes, data: st.DataObject) -> None:
     content = b"Subject: x\r\nMIME-Version: 1.0\r\n" + entity
     converted = seven_bit(content)
     assert converted.isascii()
     assert b"\n" not in converted.replace(b"\r\n", b"")
     assert decoded(converted) == decoded(content)
+    cuts = data.draw(st.lists(st.integers(0, len(content)), max_size=9))
+    assert seven_bit(content, *cuts) == converted
+    assert seven_bit(content, *range(1, len(content))) == converted
     if content.isascii():
         assert converted == content
 

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, ITCPTransport, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from mailsrv.outside.interfaces import IResolver, LookupFailed, NameNotFound
@@ -246,6 +247,16 @@ class Trouble(RealCase):
 
     def deferred(self, resolver: DnsResolver, name: str, kind: str) -> Any:
         return Deferred.fromCoroutine(resolver.query(name, kind))
+
+    async def test_a_question_leaves_no_line_in_the_log(self) -> None:
+        resolver = self.serve(from_records(RECORDS))
+        with capturedLogs() as logged:
+            await resolver.query("example.net", "MX")
+            for _ in range(3):  # the socket closes in a turn of its own
+                done: Deferred[None] = Deferred()
+                reactor.callLater(0, done.callback, None)
+                await done
+        assert [event["log_format"] for event in logged] == []
 
     async def test_a_truncated_answer_is_asked_for_again_over_tcp(self) -> None:
         honest = from_records({("big.example", "TXT"): [f"{n:05d}" + "x" * 200 for n in range(200)]})

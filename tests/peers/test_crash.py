@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
 
+from mailsrv.tap import TOGETHER_S
 from tests.peers.conftest import Outside, StartMailsrv
 from tests.peers.mailbox import pop3, submission
 from tests.peers.programs import wait_until
@@ -142,6 +145,30 @@ def test_a_second_start_finds_everything_in_place(start_mailsrv: StartMailsrv) -
     assert message_names(server)["twofold"] == 1
     done = server.tool("queue", "list", "--json")
     assert "carol@example.com" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(start_mailsrv: StartMailsrv, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        route = f"smtp://127.0.0.1:{silent.getsockname()[1]}"
+        server = start_mailsrv({"outbound.routes": {"*": route}})
+        with submission(server) as client:
+            client.sendmail(ALICE, ["carol@example.com"], written_by(ALICE, small("waiting")))
+        connection, _ = silent.accept()  # the end in order waits for an answer from here
+        program, begun = server.running, time.monotonic()
+        status = None
+        while status is None and time.monotonic() < begun + 3.5:
+            program.signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = program.process.wait(0.1)
+        connection.close()
+    assert status == -number, program.output()
+    assert time.monotonic() > begun + TOGETHER_S
+    assert program.output().count("Told to end a second time") == 1
+    assert "Traceback" not in program.output()
+    assert "Server Shut Down." not in program.output()
+    server.start()
+    assert "carol@example.com" in server.tool("queue", "list", "--json").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -259,7 +259,7 @@ def test_under_implicit_tls_the_greeting_waits_for_the_handshake(world: World) -
 
 
 @pytest.mark.parametrize("end", ["refused", "shut down"])
-def test_no_handshake_only_to_say_no(world: World, end: str) -> None:
+def test_no_handshake_where_nothing_is_to_be_said(world: World, end: str) -> None:
     world.factory.implicit_tls = True
     if end == "refused":
         world.doorkeeper.refusal = "too many"
@@ -269,6 +269,23 @@ def test_no_handshake_only_to_say_no(world: World, end: str) -> None:
     assert client.aborted
     assert client.writes == []
     assert not world.factory.connections
+
+
+def test_who_is_not_admitted_is_told_so_under_implicit_tls(world: World) -> None:
+    world.factory.implicit_tls = True
+    world.doorkeeper.refusal, world.doorkeeper.explains = "too many", True
+    client = world.connect("192.0.2.1")
+    assert world.doorkeeper.explaining == ["192.0.2.1"]
+    assert (client.writes, client.aborted) == ([], False)
+    client.protocol.handshakeCompleted()
+    world.settle()
+    assert client.received == b"-ERR [SYS/TEMP] too many connections, try again in a minute\r\n"
+    assert client.closed
+    assert world.doorkeeper.explaining == []
+    silent = world.connect("192.0.2.1")
+    world.clock.advance(LOGIN_S)
+    assert silent.aborted
+    assert (world.doorkeeper.explaining, world.doorkeeper.inside) == ([], [])
 
 
 @pytest.mark.parametrize("reads", [True, False])

@@ -10,7 +10,9 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailsrv.pop3 import session
+from mailsrv.store import ledger
 from mailsrv.store.accounts.accounts import Directory
+from mailsrv.store.ledger import Event
 from tests.pop3.world import PASSWORD, World
 from tests.worlds.worker import HeldWorker
 
@@ -327,6 +329,9 @@ def test_connections_over_the_limit_are_turned_away(world: World) -> None:
     client = world.connect()
     assert client.received == b"-ERR [SYS/TEMP] too many connections, try again in a minute\r\n"
     assert client.closed
+    assert world.ledger == [
+        Event(ledger.CONNECTION, client="127.0.0.1", status="4.7.0", reason="too many", rule="limits.connections")
+    ]
     world.doorkeeper.refusal = None
     client = world.connect()
     assert world.doorkeeper.inside == ["127.0.0.1"]
@@ -405,6 +410,16 @@ def test_an_account_may_not_log_in_again_too_soon(tmp_path: Path) -> None:
     world.clock.advance(89.0)
     second = world.connect().log_in()
     assert second.received.endswith(too_soon)
+    told = Event(
+        ledger.LOGIN,
+        address="alice@example.org",
+        client="127.0.0.1",
+        status="4.7.0",
+        reason="the last login was 89 s ago, and 90 s have to pass",
+        rule="limits.login_delay",
+        detail="POP3",
+    )
+    assert world.ledger == [told]
     assert world.connect().log_in("bob").received.endswith(b"+OK 0 messages (0 octets)\r\n")
     world.clock.advance(1.0)
     assert second.log_in().received.endswith(b"+OK 0 messages (0 octets)\r\n"), "what was refused does not count"

@@ -83,6 +83,8 @@ class Doorkeeper:
 
     def __init__(self) -> None:
         self.refusal: str | None = None
+        self.explains = False
+        self.explaining: list[str] = []
         self.delay = 0.0
         self.inside: list[str] = []
         self.told: list[tuple[str, str, str]] = []
@@ -94,6 +96,14 @@ class Doorkeeper:
 
     def leave(self, peer_ip: str, /) -> None:
         self.inside.remove(peer_ip)
+
+    def explain(self, peer_ip: str, /) -> bool:
+        if self.explains:
+            self.explaining.append(peer_ip)
+        return self.explains
+
+    def explained(self, peer_ip: str, /) -> None:
+        self.explaining.remove(peer_ip)
 
     def delay_s(self, peer_ip: str, account: str, /) -> float:
         return self.delay

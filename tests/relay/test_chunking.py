@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from mailsrv.config import Route
 from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.relay.conversation import ONE_FLIGHT
+from mailsrv.relay.conversion import AT_ONCE
 from mailsrv.smtp.client import CHUNK
-from tests.worlds.delivery import CONTENT, DeliveryCase, SettingsOf, Text, job, one
+from tests.worlds.delivery import CONTENT, DeliveryCase, SettingsOf, Text, job, one, turn
 from tests.worlds.smtp_server import Drop, Script, Server
 
 OFFER = b"250-mx.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING\r\n"
@@ -167,10 +171,31 @@ class SevenBit(DeliveryCase):
     async def test_signatures_are_made_anew(self) -> None:
         server = self.serve()
 
-        async def resign(content: bytes) -> bytes:
-            return b"DKIM-Signature: of %d octets\r\n" % len(content) + content
+        class Signing:
+            def is_current(self, begun: bytes) -> bool | None:
+                raise AssertionError("what is converted is signed in any case")
+
+            async def again(self, header: bytes, body: AsyncIterator[bytes]) -> bytes:
+                return b"DKIM-Signature: of %d octets\r\n" % len(b"".join([piece async for piece in body])) + header
 
         settings = SettingsOf(self.config(Route("smtp", "127.0.0.1", server.port)))
-        relay = self.relay_with(settings, resign=resign)
+        relay = self.relay_with(settings, signer=Signing())
         assert one(await relay.deliver(job(content=Text(self.TEXT)))).result is Result.DELIVERED
-        assert server.messages[0].content.startswith(b"DKIM-Signature: of ")
+        assert server.messages[0].content == (
+            b"DKIM-Signature: of 17 octets\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Transfer-Encoding: quoted-printable\r\n\r\nGr=C3=BC=C3=9Fe\r\n"
+        )
+
+    async def test_who_waits_for_memory_is_deferred_when_the_server_stops(self) -> None:
+        server = self.serve()
+        relay = self.to(server)
+        await relay._converter._budget.take(AT_ONCE)
+        delivering = Deferred.fromCoroutine(relay.deliver(job(content=Text(self.TEXT))))
+        while not any(line.startswith(b"EHLO") for line in server.lines):
+            await turn()
+        for _ in range(5):
+            await turn()
+        await relay.close()
+        outcome = one(await delivering)
+        assert (outcome.result, outcome.status, outcome.rule) == (Result.DEFERRED, "4.3.0", "conversion to 7 bits")
+        assert "being converted" in outcome.reason

@@ -51,6 +51,9 @@ class Content:
         self.taken = 0
         self.closed = False
 
+    def beginning(self) -> AsyncIterator[bytes]:
+        return self.chunks()
+
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
             for piece in self.pieces:
@@ -83,7 +86,8 @@ class Talk:
         self.session = Session(self.client, Key(HOP, None, policy), tls, "us.example.org", timeouts or Timeouts())
         bobs = tuple(Recipient(Address(f"bob{n}", "example.net")) for n in range(recipients))
         size = sum(map(len, self.content.pieces))
-        job = Job("0", Envelope(None), bobs, "example.net", self.content, size, False)
+        self.signs_of_life = 0
+        job = Job("0", Envelope(None), bobs, "example.net", self.content, size, False, self.lives)
         self.session.reused = reused
         self.attempt = Attempt(job, other_family=other_family)
         self.settled = self.attempt.settled
@@ -96,6 +100,9 @@ class Talk:
             return await self.session.open() or await Conversation(self.session, self.attempt, converter).deliver()
         finally:
             self.client.close()
+
+    def lives(self) -> None:
+        self.signs_of_life += 1
 
     def say(self, *replies: bytes) -> None:
         for reply in replies:
@@ -149,6 +156,29 @@ def test_silence_before_the_content(replies: tuple[bytes, ...], seconds: float) 
     assert not talk.settled
     assert talk.transport.disconnected or talk.transport.disconnecting
     assert f"{seconds:g} seconds" in talk.trouble.reason
+
+
+@pytest.mark.parametrize(
+    "ehlo", [EHLO, PLAIN_EHLO, b"250-mx.example.net\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 PIPELINING\r\n"]
+)
+def test_the_sign_of_life_is_a_recipient_that_is_taken(ehlo: bytes) -> None:
+    """Not that our own copy was read, to see whether it has to be converted or to send it in one flight with MAIL."""
+    talk = Talk(recipients=3)
+    talk.say(GREETING, ehlo)
+    assert talk.content.taken == (0 if ehlo is EHLO else 1)
+    talk.say(b"250 ok\r\n", b"450 4.2.0 later\r\n")
+    assert talk.signs_of_life == 0
+    talk.say(b"250 ok\r\n")
+    assert talk.signs_of_life == 1
+    talk.say(b"250 ok\r\n")
+    assert talk.signs_of_life == 1
+
+
+def test_a_refusal_is_no_sign_of_life() -> None:
+    for refusal in (b"421 4.3.2 bye\r\n", b"451 4.3.0 later\r\n", b"550 5.7.1 no\r\n"):
+        talk = Talk()
+        talk.say(*OPENED, refusal)
+        assert talk.signs_of_life == 0
 
 
 def test_dribbling_octets_do_not_win_time() -> None:

@@ -259,6 +259,28 @@ def test_an_attempt_that_hangs_keeps_no_other_from_being_made(world: QueueWorld)
     assert world.states() == ["queued", "delivered"]
 
 
+def test_content_that_was_sent_proves_nothing(world: QueueWorld) -> None:
+    """It goes in one flight with MAIL, which a tarpit does not answer."""
+    world.agent.tarpits = {f"domain{n}.example": 3600.0 for n in range(1, IN_ALL + 100)}
+    world.fill(IN_ALL + 100, destination="'domain' || more || '.example'", lane="'lane' || more % 20")
+    world.advance(20)
+    assert len(world.agent.jobs) - 1 == IN_ALL * 3 // 4
+
+
+def test_an_attempt_that_hangs_with_the_content_sent_keeps_no_other_from_being_made(world: QueueWorld) -> None:
+    world.agent.tarpits = {"example.net": 600.0}
+    for _ in range(3):
+        world.submit(BOB)
+    world.advance(1)
+    assert len(world.agent.jobs) == 1
+    world.advance(60)
+    assert len(world.agent.jobs) == 2
+    world.agent.tarpits.clear()
+    world.advance(60)
+    assert len(world.agent.jobs) == 3
+    assert world.states() == ["queued", "queued", "delivered"]
+
+
 # -- time
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 
 import pytest
@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from mailsrv.mail.envelope import Envelope
 from mailsrv.relay import content, lookout
 from mailsrv.relay.clock import QueueClock
 from mailsrv.relay.job import IDeliveryAgent, Job
@@ -18,7 +19,7 @@ from mailsrv.relay.limit import MOST
 from mailsrv.relay.queue import SETTLING
 from mailsrv.store import queue, queue_id
 from mailsrv.store.database import StorageTrouble
-from mailsrv.store.message import Acceptance
+from mailsrv.store.message import Acceptance, QueuedMessage
 from mailsrv.store.spool import KEPT
 from tests.worlds.queue import CONFIG, DEFERRED, FAILED, QueueWorld, ScriptedAgent
 from tests.worlds.store import LETTER, PREFIX, SPOOL
@@ -309,6 +310,25 @@ def test_contents_beyond_what_memory_is_for_are_read_when_they_are_wanted(
     world.advance(1)
     assert [world.agent.contents[queue_id.text(id)] for id in ids] == [PREFIX + letter for letter in letters]
     assert world.queue._memory.used == 0
+
+
+@pytest.mark.parametrize("size", [content.EARLY, content.EARLY + 1, 3 * KEPT])
+def test_the_beginning_of_what_is_large_takes_no_memory_for_the_rest(world: QueueWorld, size: int) -> None:
+    letter = LETTER + b"x" * (size - len(LETTER) - 2) + b"\r\n"
+    world.agent.slow.add("example.net")
+    id = world.submit(BOB, content=letter)
+    memory = content.Memory()
+    queued = QueuedMessage(id, 0.0, Envelope(None), "", "", "", "", size, letter.count(b"\n"), (), len(PREFIX))
+    source = content.QueuedContent(world.spool, memory, queued)
+
+    async def read(chunks: AsyncIterator[bytes]) -> bytes:
+        return b"".join([chunk async for chunk in chunks])
+
+    assert world.wait(read(source.beginning())) == PREFIX + letter
+    assert memory.used == (size if size <= content.EARLY else 0)
+    assert world.wait(read(source.chunks())) == PREFIX + letter
+    source.forget()
+    assert memory.used == 0
 
 
 def test_content_is_let_go_with_its_message(world: QueueWorld) -> None:

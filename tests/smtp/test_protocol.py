@@ -648,13 +648,22 @@ def test_over_the_limit_in_all() -> None:
     world.end()
 
 
-def test_over_the_limit_there_is_no_handshake() -> None:
+def test_over_the_limit_one_of_a_network_has_a_handshake_to_be_told_so() -> None:
     world = World("limits.connections_per_client = 1")
     world.connect(465, tls=True)
-    client = world.connect(465, tls=True)
-    assert client.gone
-    assert client.received == b""
-    assert len(shells(world, "submissions")) == 1
+    slow = world.connect(465)
+    assert not slow.gone
+    without = world.connect(465, tls=True)
+    assert (without.gone, without.received) == (True, b"")
+    assert len(shells(world, "submissions")) == 2
+    world.run(HANDSHAKE_S + 1)
+    assert (slow.gone, slow.received) == (True, b"")
+    for _ in range(3):
+        client = world.connect(465, tls=True)
+        assert client.received == b"421 4.7.0 Too many connections; try again later\r\n"
+        world.run(1)
+        assert client.gone
+    assert len(world.ledger("connection")) == 5
     world.end()
 
 

@@ -48,7 +48,7 @@ def test_every_earlier_version_has_a_sample_and_a_step() -> None:
 
 
 def test_an_upgraded_database_is_like_a_new_one(old: sqlite3.Connection) -> None:
-    schema.prepare(old, "/x.db", upgrade=True)
+    schema.prepare(old, "/x.db", may_upgrade=lambda: True)
     new = sqlite3.connect(":memory:", isolation_level=None)
     schema.prepare(new, "/x.db")
     assert shape(old) == shape(new)
@@ -59,7 +59,7 @@ def test_an_upgraded_database_is_like_a_new_one(old: sqlite3.Connection) -> None
 def test_what_was_queued_still_is(old: sqlite3.Connection) -> None:
     before = old.execute("SELECT message, n, address, state, attempts, next_attempt FROM recipient").fetchall()
     events = old.execute("SELECT count(*) FROM event").fetchone()
-    schema.prepare(old, "/x.db", upgrade=True)
+    schema.prepare(old, "/x.db", may_upgrade=lambda: True)
     assert old.execute("SELECT message, n, address, state, attempts, next_attempt FROM recipient").fetchall() == before
     assert old.execute("SELECT count(*) FROM event").fetchone() == events
     assert due.next_due(old, 0.0)
@@ -68,7 +68,7 @@ def test_what_was_queued_still_is(old: sqlite3.Connection) -> None:
 
 def test_lanes_are_known_for_what_was_queued_before_there_were_lanes() -> None:
     old = of_version(1)
-    schema.prepare(old, "/x.db", upgrade=True)
+    schema.prepare(old, "/x.db", may_upgrade=lambda: True)
     lanes = old.execute(
         "SELECT DISTINCT message.account, message.sender, lane FROM recipient JOIN message ON message = id"
     )
@@ -94,5 +94,5 @@ def test_an_upgrade_that_fails_leaves_the_old_database(
     before = list(old.iterdump())
     monkeypatch.setitem(upgrades.STEPS, schema.VERSION, upgrades.STEPS[schema.VERSION] + ";\nSELECT * FROM nowhere")
     with pytest.raises(schema.DatabaseError, match="nowhere"):
-        schema.prepare(old, "/x.db", upgrade=True)
+        schema.prepare(old, "/x.db", may_upgrade=lambda: True)
     assert list(old.iterdump()) == before

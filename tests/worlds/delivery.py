@@ -48,6 +48,9 @@ class Text:
     slow: bool = False
     readable: int = 1000  # times
 
+    def beginning(self) -> AsyncIterator[bytes]:
+        return self.chunks()
+
     async def chunks(self) -> AsyncIterator[bytes]:
         self.readable -= 1
         if self.readable < 0:

@@ -57,7 +57,8 @@ class ScriptedAgent:
 
     ``answers`` is by recipient; everybody else's mail is delivered.  ``slow`` destinations take the content and are not
     answered by themselves; nobody answers at ``black_holes``, which shows after the seconds that they are set to, and
-    who is ``busy`` does not even want to talk.  ``jobs`` are all that came, ``contents`` what was read of each.
+    neither at ``tarpits``, to which the content goes all the same; who is ``busy`` does not even want to talk.
+    ``jobs`` are all that came, ``contents`` what was read of each.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -65,6 +66,7 @@ class ScriptedAgent:
         self.answers: dict[str, Outcome] = {}
         self.slow: set[str] = set()
         self.black_holes: dict[str, float] = {}
+        self.tarpits: dict[str, float] = {}
         self.busy: set[str] = set()
         self.jobs: list[Job] = []
         self.contents: dict[str, bytes] = {}
@@ -86,6 +88,10 @@ class ScriptedAgent:
                 content += chunk
         except OSError as error:
             return [Outcome(Result.DEFERRED, "4.3.0", f"Local trouble: {error}.")] * len(job.recipients)
+        if job.destination in self.tarpits:
+            await deferLater(self._reactor, self.tarpits[job.destination])
+            return [DEFERRED] * len(job.recipients)
+        job.on_alive()
         self.contents[job.queue_id] = content
         answered: Deferred[None] = Deferred()
         self.running.append((job, answered))
