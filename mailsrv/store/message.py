@@ -7,6 +7,7 @@ for in ``mailsrv.store.due``.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -268,6 +269,14 @@ def is_open(connection: sqlite3.Connection, message: int, numbers: Sequence[int]
     """Whether one of these recipients is queued or held."""
     rows = connection.execute("SELECT n FROM recipient WHERE message = ? AND state IN ('queued', 'held')", (message,))
     return not {n for (n,) in rows}.isdisjoint(numbers)
+
+
+def waiting_since(connection: sqlite3.Connection, message: int) -> dict[int, float]:
+    """From when the time of the open recipients counts, seconds since 1970: of those that are held it does not."""
+    rows = connection.execute(
+        "SELECT n, state, since FROM recipient WHERE message = ? AND state IN ('queued', 'held')", (message,)
+    )
+    return {n: math.inf if state == schema.HELD else since for n, state, since in rows}
 
 
 def delivered(

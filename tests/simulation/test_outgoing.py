@@ -48,6 +48,11 @@ def test_much_happens_at_once(first: int) -> None:
     assert [text for seed in range(first, first + 3) for text in run(seed, (), faulty(seed, outgoing=True))] == []
 
 
+@pytest.mark.parametrize("seed", [71243, 80806], ids=["two jumps while locked", "hung up while content was read"])
+def test_what_was_broken_once(seed: int) -> None:
+    assert run(seed, (), faulty(seed, outgoing=True)) == []
+
+
 def test_a_crash_at_any_step() -> None:
     rng = random.Random("crashes")
     broken = []
