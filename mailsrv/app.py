@@ -149,7 +149,9 @@ class Server:
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds, self._passwords.homes.knows)
         login_delay = LoginDelay(lambda: settings.config.limits.login_delay, reactor.seconds)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
-        self._bursts = Bursts(lambda: settings.config.limits.first_time_recipients, self.database, outside.wall)
+        self._bursts = Bursts(
+            lambda: settings.config.limits.first_time_recipients, self.database, outside.wall, reactor.seconds
+        )
         house = House(
             settings=settings,
             outside=outside,
@@ -158,7 +160,7 @@ class Server:
             penalties=penalties,
             recorder=self._recorder,
             checks=checks,
-            caps=Caps(lambda: settings.config.limits, self.database, outside.wall),
+            caps=Caps(lambda: settings.config.limits, self.database, outside.wall, reactor.seconds),
             bursts=self._bursts,
             signer=self._signer,
             notices=notices,
