@@ -185,6 +185,7 @@ class Server:
         }
         self._ports: dict[tuple[str, str], IListeningPort] = {}
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
+        self._offset = outside.wall() - reactor.seconds()
         self._version: int | None = None
         self._looking = False
         self._stopping = False
@@ -302,11 +303,12 @@ class Server:
         await self._tail.look()
 
     def _prune(self) -> None:
-        before = self._outside.wall() - LEDGER_KEPT_S
-        self.database.write(ledger.prune, before, PRUNED_AT_ONCE).addCallbacks(
+        # A clock that has jumped forward since the start may be wrong, and what is old by it may not be.
+        now = min(self._outside.wall(), self._offset + self._outside.reactor.seconds())
+        self.database.write(ledger.prune, now - LEDGER_KEPT_S, PRUNED_AT_ONCE, now).addCallbacks(
             self._pruned, lambda failure: log.error("The ledger could not be pruned: {failure}", failure=failure)
         )
-        self.database.write(homes.prune, self._outside.wall() - homes.KEPT_S).addErrback(
+        self.database.write(homes.prune, now - homes.KEPT_S).addErrback(
             lambda failure: log.error("Old places of logins could not be pruned: {failure}", failure=failure)
         )
 

@@ -78,6 +78,25 @@ def test_one_thing_happens(faults: Faults) -> None:
     assert [text for seed in (41, 44) for text in run(seed, (), faults)] == []
 
 
+@pytest.mark.parametrize("seeds", [(0, 4), (10, 21), (22, 30), (49, 56)])
+def test_the_clock_jumps_again_and_again_while_the_database_takes_little(seeds: tuple[int, ...]) -> None:
+    """Nothing is given up for it, whatever had to wait until it was written."""
+    broken = []
+    for seed in seeds:
+        rng = random.Random(f"{seed}: clock")
+        jumps = [
+            (rng.uniform(0, 600), rng.choice((-3e6, -1e6, -4000.0, -100.0, 100.0, 4000.0, 1e6, 3e6))) for _ in range(4)
+        ]
+        begins = rng.uniform(0, 300)
+        faults = Faults(
+            jumps=tuple(jumps),
+            locked_s=((begins, begins + rng.uniform(50, 300)),),
+            steps={"database: commit": rng.choice((0.0, 0.2, 0.5))},
+        )
+        broken += run(seed, (), faults)
+    assert broken == []
+
+
 # The draw, and the judge.
 
 
