@@ -135,8 +135,10 @@ class QueueClock:
             self._place = rescheduling.BEGIN
 
     async def mind_the_schedule(self) -> bool:
-        """Apply settings that have changed, before the start or since: a part of it; True when there was something to
-        do, and then perhaps there is more (StorageTrouble)."""
+        """Apply settings that have changed, before the start or since; a part of it at a time.
+
+        True when there was something to do: perhaps there is more (StorageTrouble).
+        """
         old, new = self._schedule, self._settings.config.queue
         if self._place is not None:
             if old != new:
