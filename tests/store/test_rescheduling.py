@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from mailsrv.store import queue, rescheduling
@@ -54,6 +56,20 @@ def test_after_several_jumps_each_moves_by_those_that_came_after_it(rows: Rows) 
     for id, came in ((before, START), (between, START - 3540), (after, START + 82_950)):
         assert recipients(rows, id, "since") == [(expected[id],)]
         assert came + rescheduling.shift(moves, came) == expected[id]
+
+
+def test_in_memory_and_in_the_database_the_same_moves(rows: Rows) -> None:
+    """``shift`` and the statement of ``postpone`` say one thing in two languages."""
+    rng = random.Random("moves")
+    for _ in range(50):
+        moves = []
+        for _ in range(rng.randint(1, 5)):
+            begin = START + rng.uniform(-1000, 1000)
+            moves.append(Move(rng.uniform(-2000, 2000), begin, begin + rng.uniform(0, 500)))
+        came = {rows.accept(at=at): at for at in (START + rng.uniform(-2000, 2000) for _ in range(20))}
+        rescheduling.postpone(rows.connection, moves, START + 1e6)
+        assert next_attempts(rows) == {id: at + rescheduling.shift(moves, at) for id, at in came.items()}
+        rows.connection.execute("DELETE FROM recipient")
 
 
 def test_what_the_operator_has_released_after_the_jump_stays(rows: Rows) -> None:
