@@ -149,7 +149,9 @@ class Server:
         penalties = Penalties(lambda: settings.config.limits.penalties, reactor.seconds, self._passwords.homes.knows)
         login_delay = LoginDelay(lambda: settings.config.limits.login_delay, reactor.seconds)
         checks = all_checks(settings, outside, resolver, self.database, self._recorder)
-        self._bursts = Bursts(lambda: settings.config.limits.first_time_recipients, self.database, outside.wall)
+        self._bursts = Bursts(
+            lambda: settings.config.limits.first_time_recipients, self.database, outside.wall, reactor.seconds
+        )
         house = House(
             settings=settings,
             outside=outside,
@@ -158,7 +160,7 @@ class Server:
             penalties=penalties,
             recorder=self._recorder,
             checks=checks,
-            caps=Caps(lambda: settings.config.limits, self.database, outside.wall),
+            caps=Caps(lambda: settings.config.limits, self.database, outside.wall, reactor.seconds),
             bursts=self._bursts,
             signer=self._signer,
             notices=notices,
@@ -183,6 +185,7 @@ class Server:
         }
         self._ports: dict[tuple[str, str], IListeningPort] = {}
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
+        self._offset = outside.wall() - reactor.seconds()
         self._version: int | None = None
         self._looking = False
         self._stopping = False
@@ -300,11 +303,12 @@ class Server:
         await self._tail.look()
 
     def _prune(self) -> None:
-        before = self._outside.wall() - LEDGER_KEPT_S
-        self.database.write(ledger.prune, before, PRUNED_AT_ONCE).addCallbacks(
+        # A clock that has jumped forward since the start may be wrong, and what is old by it may not be.
+        now = min(self._outside.wall(), self._offset + self._outside.reactor.seconds())
+        self.database.write(ledger.prune, now - LEDGER_KEPT_S, PRUNED_AT_ONCE, now).addCallbacks(
             self._pruned, lambda failure: log.error("The ledger could not be pruned: {failure}", failure=failure)
         )
-        self.database.write(homes.prune, self._outside.wall() - homes.KEPT_S).addErrback(
+        self.database.write(homes.prune, now - homes.KEPT_S).addErrback(
             lambda failure: log.error("Old places of logins could not be pruned: {failure}", failure=failure)
         )
 

@@ -364,6 +364,14 @@ def test_old_events_are_pruned_as_fast_as_they_come(world: World) -> None:
     assert world.rows("SELECT count(*) FROM event") == [(0,)]
 
 
+def test_a_clock_that_jumps_forward_makes_nothing_old(world: World) -> None:
+    world.start()
+    world.operator(lambda connection, at: ledger.write(connection, at, [Event(ledger.REFUSED, client="198.51.100.9")]))
+    world.machine.clock_offset_s += 2 * app.LEDGER_KEPT_S
+    world.advance(app.PRUNE_EVERY_S + 10)
+    assert world.rows("SELECT count(*) FROM event WHERE kind = 'refused'") == [(1,)]
+
+
 # -- what keeps it from starting
 
 

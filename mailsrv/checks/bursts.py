@@ -6,7 +6,10 @@ recipient is first-time when the account has never written to it nor heard from 
 colleagues in own domains never are.  Up to so many of them in an hour pass; a message that exceeds them is held.  Mail
 to known recipients goes on, from wherever it comes.
 
-Networks are those of accepted messages, so a restart forgets none; the count of the last hour is kept in memory.
+Networks are those of accepted messages, so a restart forgets none; the count of the last hour is kept in memory.  There
+nothing depends on the wall clock.  In the database times are of the wall clock: a network that was first used in what
+is the future, since the clock was set back, is not new.  How long ago that was nobody can tell, and its owner would be
+held until the clock has caught up.
 """
 
 from __future__ import annotations
@@ -25,11 +28,12 @@ from mailsrv.store.message import Hold
 RULE = "limits.first_time_recipients"
 NEW_FOR_S = 86400.0
 WINDOW_S = 3600.0
+SET_BACK_S = 60.0  # so far ahead is a time by which the clock was set back, and no small correction
 NAMED = 3  # recipients that the reason names
 
 
 class _History:
-    """One account: since when its networks are used, and the first-time recipients of the last hour."""
+    """One account, by the monotonic clock: since when its networks are used, and first-time recipients of an hour."""
 
     __slots__ = ("networks", "recent")
 
@@ -39,12 +43,18 @@ class _History:
 
 
 class Bursts:
-    """``limit`` is asked each time, 0 turns it off; ``wall`` gives seconds since 1970."""
+    """``limit`` is asked each time, 0 turns it off.
 
-    def __init__(self, limit: Callable[[], int], database: Database, wall: Callable[[], float]) -> None:
+    ``wall`` gives seconds since 1970, ``seconds`` those of a clock that never jumps.
+    """
+
+    def __init__(
+        self, limit: Callable[[], int], database: Database, wall: Callable[[], float], seconds: Callable[[], float]
+    ) -> None:
         self._limit = limit
         self._database = database
         self._wall = wall
+        self._seconds = seconds
         self._histories: dict[str, _History] = {}
 
     def look_again(self) -> None:
@@ -64,7 +74,7 @@ class Bursts:
         first = await self._database.read(acquaintance.strangers, account, [str(address) for address in recipients])
         if not first:
             return None
-        now = self._wall()
+        now = self._seconds()
         while history.recent and history.recent[0][0] <= now - WINDOW_S:
             history.recent.popleft()
         if sum(count for _, count in history.recent) + len(first) <= limit:
@@ -81,22 +91,24 @@ class Bursts:
         """A message from there was accepted and not held."""
         history = self._histories.get(account)
         if history is not None and history.networks:
-            history.networks.setdefault(network_of(client), self._wall())
+            history.networks.setdefault(network_of(client), self._seconds())
 
     async def _history(self, account: str) -> _History:
         history = self._histories.get(account)
         if history is None or not history.networks:
             networks: dict[str, float] = {}
             found = await self._database.read(acquaintance.clients, account, self._wall() - NEW_FOR_S)
-            for client, since in found.items():
-                network = network_of(client)
+            wall, now = self._wall(), self._seconds()
+            for client, first in found.items():
+                network, ago = network_of(client), wall - first
+                since = now - max(ago, 0.0) if ago >= -SET_BACK_S else float("-inf")
                 networks[network] = min(since, networks.get(network, since))
             history = self._histories.setdefault(account, _History(networks))
             history.networks = history.networks or networks
         return history
 
     def _is_new(self, history: _History, client: str) -> bool:
-        old = self._wall() - NEW_FOR_S
+        old = self._seconds() - NEW_FOR_S
         if not any(since <= old for since in history.networks.values()):
             return False
         since = history.networks.get(network_of(client))

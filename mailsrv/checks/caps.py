@@ -2,7 +2,9 @@
 
 A stolen password then sends little before somebody notices.  What counts is what the database has accepted from the
 account, so a restart forgets nothing; after the first look the counts are kept in memory, by minutes.  Recipients of a
-transaction under way are reserved, so many connections at once are no way around.
+transaction under way are reserved, so many connections at once are no way around.  In memory nothing depends on the
+wall clock; a start after it was set back does not count what was sent before that, or an owner would wait until it has
+caught up.
 
 What is over a cap is refused, or with ``limits.over_cap = "hold"`` held until the operator releases it.  Held
 recipients count like any others, since a release sends them at once; so they keep the account over its cap, and beyond
@@ -44,7 +46,7 @@ class Over:
 
 
 class _Usage:
-    """One account: accepted recipients by minute, and those of open transactions."""
+    """One account: accepted recipients by minute of the monotonic clock, and those of open transactions."""
 
     __slots__ = ("minutes", "reserved")
 
@@ -54,24 +56,31 @@ class _Usage:
 
 
 class Caps:
-    """``limits`` is asked each time; ``wall`` gives seconds since 1970."""
+    """``limits`` is asked each time.
 
-    def __init__(self, limits: Callable[[], Limits], database: Database, wall: Callable[[], float]) -> None:
+    ``wall`` gives seconds since 1970, ``seconds`` those of a clock that never jumps.
+    """
+
+    def __init__(
+        self, limits: Callable[[], Limits], database: Database, wall: Callable[[], float], seconds: Callable[[], float]
+    ) -> None:
         self._limits = limits
         self._database = database
         self._wall = wall
+        self._seconds = seconds
         self._usage: dict[str, _Usage] = {}
 
     async def prepare(self, account: str) -> None:
         """Know what the account has sent; needed before ``reserve``."""
         if account not in self._usage:
-            sent = await self._database.read(message.recipients_by_minute, account, self._wall() - DAY_S)
-            self._usage.setdefault(account, _Usage(sent))
+            sent = await self._database.read(message.recipients_by_minute, account, self._wall(), DAY_S)
+            minute = self._minute()
+            self._usage.setdefault(account, _Usage({minute - ago: n for ago, n in sent.items()}))
 
     def reserve(self, account: str) -> Over | None:
         """Count one more recipient; what is over a cap is counted only if it is to be held."""
         usage = self._usage[account]
-        now = int(self._wall())
+        now = int(self._seconds())
         usage.minutes = {minute: n for minute, n in usage.minutes.items() if minute > (now - DAY_S) // _MINUTE_S}
         limits = self._limits()
         over: Over | None = None
@@ -98,5 +107,8 @@ class Caps:
         """The transaction is accepted: what it had reserved is used."""
         usage = self._usage[account]
         usage.reserved -= reserved
-        minute = int(self._wall()) // _MINUTE_S
+        minute = self._minute()
         usage.minutes[minute] = usage.minutes.get(minute, 0) + reserved
+
+    def _minute(self) -> int:
+        return int(self._seconds()) // _MINUTE_S

@@ -75,8 +75,8 @@ class FirstContact:
         since = self._put_off.get(str(sender))
         if since is None:
             since = await self._database.read(put_off_at, sender)
-        if since is None:
-            since = now
+        if since is None or since > now:
+            since = now  # since the future: the clock was set back, and nobody waits until it has caught up
         self._put_off[str(sender)] = since
         if len(self._put_off) > REMEMBERED:
             self._put_off.popitem(last=False)

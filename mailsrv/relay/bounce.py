@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mailsrv.dkim.signer import Signer
 from mailsrv.mail import header
@@ -57,15 +57,35 @@ Content = tuple[bytes, bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one attempt changes; reports and notices are accepted in the transaction that settles what they tell of."""
+    """What one attempt changes; reports and notices are accepted in the transaction that settles what they tell of.
+
+    ``given_up`` are recipients whose time is up, with the time from which it counted (seconds since 1970).
+    """
 
     settlements: tuple[Settlement, ...]
     reports: tuple[Acceptance, ...]
     notices: tuple[Notice, ...] = ()
+    given_up: Mapping[int, float] = field(default_factory=dict)
+
+
+class Reprieved(Exception):
+    """The time of some who were given up is not up: the operator held or released them during the attempt.
+
+    ``since``: from when it counts; never, as long as they are held.  The attempt is to be judged again.
+    """
+
+    def __init__(self, since: Mapping[int, float]) -> None:
+        super().__init__("the operator has held or released recipients whose time was up")
+        self.since = since
 
 
 def settle(connection: sqlite3.Connection, settled: Settled, verdict: Verdict) -> tuple[bool, Sequence[Acceptance]]:
-    """In the caller's transaction: whether the content of the message has gone, and what was accepted."""
+    """In the caller's transaction: whether the content of the message has gone, and what was accepted (Reprieved)."""
+    if verdict.given_up:
+        since = message.waiting_since(connection, settled.message)
+        later = {n: since[n] for n, counted in verdict.given_up.items() if since.get(n, counted) > counted + 1.0}
+        if later:
+            raise Reprieved(later)
     told = notices.accept(connection, settled.now, verdict.notices)
     reports = verdict.reports
     if reports and not message.is_open(connection, settled.message, [each.n for each in settled.settlements]):
@@ -120,7 +140,7 @@ class Reports:
             if "lost" in judging.to_tell:
                 self._doubles.give_back()
             raise
-        return Verdict(judging.verdict(reports), tuple(reports.values()), told)
+        return Verdict(judging.verdict(reports), tuple(reports.values()), told, judging.given_up)
 
     def not_recorded(self, verdict: Verdict) -> None:
         """The database did not take it; the attempt is judged again, and what was not told has no part in the pace."""
@@ -233,6 +253,7 @@ class _Judging:
     ) -> None:
         self.now = outside.wall()
         self.to_tell: dict[Kind, list[tuple[QueuedRecipient, Outcome]]] = {}
+        self.given_up: dict[int, float] = {}
         self._settings = settings
         self._outside = outside
         self._queued = queued
@@ -249,6 +270,7 @@ class _Judging:
         elif outcome.result is Result.FAILED:
             self._fail(recipient, outcome)
         elif schedule.expired(recipient.since, self.now, queue.expire):
+            self.given_up[recipient.n] = recipient.since
             self._fail(recipient, _given_up(outcome, queue.expire))
         else:
             self._defer(recipient, outcome)

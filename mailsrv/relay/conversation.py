@@ -77,15 +77,18 @@ class Conversation:
         begun = False
         # Those who were too many for one transaction come first in the next.
         while waiting := attempt.waiting():
-            if (trouble := await session.gone("between two messages")) is not None:
-                return replace(trouble, stale=session.reused)
             if begun and session.exhausted:
                 reason = f"{session.hop} takes no more messages over this connection."
                 return Trouble(session.outcome(Result.DEFERRED, "4.5.3", reason, rule="LIMITS (RFC 9422)"), stale=True)
+            content = await self._at_once(job)
+            # Reading it may take a while, and the connection may end meanwhile.
+            when = "between two messages" if session.reused else "before a word about this message"
+            if (trouble := await session.gone(when)) is not None:
+                return replace(trouble, stale=session.reused)
             begun = True
             session.transactions += 1
             session.domains.add(job.destination)
-            trouble = await self._transaction(job, waiting[:most])
+            trouble = await self._transaction(job, waiting[:most], content)
             if trouble is not None:
                 return trouble
             session.reused = True
@@ -107,13 +110,22 @@ class Conversation:
             attempt.settled.update(dict.fromkeys(waiting, failed))
         return job if isinstance(job, Job) and failed is None else None
 
-    async def _transaction(self, job: Job, batch: Sequence[int]) -> Trouble | None:
+    async def _at_once(self, job: Job) -> bytes | None:
+        """The content, when it may go in one flight with the envelope."""
+        return await whole_content(job) if self._by_bdat() and job.size <= ONE_FLIGHT else None
+
+    def _by_bdat(self) -> bool:
+        offered = self._core.extensions
+        return self._session.chunking and "CHUNKING" in offered and "PIPELINING" in offered
+
+    async def _transaction(self, job: Job, batch: Sequence[int], content: bytes | None) -> Trouble | None:
         """One message to ``batch``.  Without trouble at least one of them is settled or put aside."""
         accepted: list[int] = []
         too_many: set[int] = set()
         answered = 0
         timeouts = self._timeouts
-        by_bdat, final_s = await self._begin(job, batch)
+        by_bdat = self._by_bdat()
+        self._begin(job, batch, content)
         timeout_s = timeouts.envelope
         while isinstance(event := await self._client.next_event(timeout_s), RecipientAnswered):
             answered += 1
@@ -126,7 +138,7 @@ class Conversation:
             else:
                 self._refused([batch[event.n]], event.reply, "the recipient")
             if answered == len(batch):
-                timeout_s = final_s
+                timeout_s = timeouts.data if content is None else timeouts.final
                 self._client.bound(None)
         if isinstance(event, ContentWanted):
             self._client.bound(timeouts.slow_start + job.size / timeouts.least_rate)
@@ -153,19 +165,15 @@ class Conversation:
                 return self._session.lost(event, "before the message was through")
         return None
 
-    async def _begin(self, job: Job, batch: Sequence[int]) -> tuple[bool, float]:
-        """Say what may be said at once; whether content goes by BDAT, and how long its wanting or end may take."""
+    def _begin(self, job: Job, batch: Sequence[int], content: bytes | None) -> None:
+        """Say what may be said at once."""
         recipients = tuple(job.recipients[n] for n in batch)
         transaction = Transaction(job.envelope, recipients, job.size, job.eight_bit)
-        offered = self._core.extensions
-        by_bdat = self._session.chunking and "CHUNKING" in offered and "PIPELINING" in offered
-        content = await whole_content(job) if by_bdat and job.size <= ONE_FLIGHT else None
         self._client.bound(self._timeouts.transaction)
         if content is not None:
             self._core.send_whole(transaction, content)
-            return True, self._timeouts.final
-        self._core.send(transaction, chunked=by_bdat)
-        return by_bdat, self._timeouts.data
+        else:
+            self._core.send(transaction, chunked=self._by_bdat())
 
     # What it means.
 

@@ -57,7 +57,7 @@ class Lookout:
         memory: Memory,
         local: LocalMail,
         age: Callable[[], int],
-        item: Callable[[QueuedMessage, Pair, int, float, Content | None], Item],
+        item: Callable[[QueuedMessage, Pair, int, int, Content | None], Item],
     ) -> None:
         self._outside = outside
         self._database = database
@@ -70,7 +70,12 @@ class Lookout:
         self._horizon = NEVER  # what was due by then is known: in the window, behind a cursor, or as a pair's ``more``
         self._next_lane: str | None = None  # behind which looking through all lanes goes on; None: it is done
         self._times = 0  # that looking through all lanes began
+        self._stopped = False
         self._gone: set[tuple[int, int]] | None = None  # what was settled while the database is being read
+
+    def stop(self) -> None:
+        """What takes long is not finished."""
+        self._stopped = True
 
     def look_through(self) -> None:
         """Look at everything, from the beginning."""
@@ -99,10 +104,7 @@ class Lookout:
         window, monotonic = self._window, self._outside.reactor.seconds()
         window.stalled(monotonic)
         window.forget(monotonic)
-        if await self._clock.mind():
-            self.clock_jumped()
-        if await self._clock.mind_the_schedule():
-            self.look_through()
+        await self._mind_the_clock()
         now = self._outside.wall()
         since, self._horizon = min(self._horizon, now), now
         pairs = await self._database.read(due.became_due, since, now, BECAME_DUE)
@@ -118,6 +120,15 @@ class Lookout:
             return now + LOCAL_AGAIN_S
         following = await self._database.read(due.next_due, now)
         return following if following is not None else now + FAR_S
+
+    async def _mind_the_clock(self) -> None:
+        """Until all that waits is in step with the clock and with the settings: after a start that may take a while."""
+        while not self._stopped:
+            if await self._clock.mind():
+                self.clock_jumped()
+            if not await self._clock.mind_the_schedule():
+                break
+            self.look_through()
 
     # -- what there is room for
 
@@ -182,7 +193,7 @@ class Lookout:
         window.tidy_lane(lane)
 
     async def _fill_pairs(self, keys: Sequence[Pair]) -> None:
-        window, jumped, age = self._window, self._clock.jumped, self._age()
+        window, jumps, age = self._window, self._clock.jumps, self._age()
         wanted = []
         for key in keys:
             window.hungry.pop(key, None)
@@ -205,7 +216,7 @@ class Lookout:
             raise
         finally:
             gone, self._gone = self._gone, None
-        unsure = self._clock.moving or self._clock.jumped != jumped
+        unsure = self._clock.moving or self._clock.jumps != jumps
         now = self._outside.reactor.seconds()
         for (key, *_), (messages, more, contents) in zip(wanted, found, strict=True):
             pair = window.pair(key)
@@ -218,7 +229,7 @@ class Lookout:
                 ]
                 for part in _by_sender(fresh):
                     kept = contents.get(queued.id)
-                    window.take(self._item(replace(queued, recipients=part), key, age, jumped, kept), now)
+                    window.take(self._item(replace(queued, recipients=part), key, age, jumps, kept), now)
             if more or unsure:
                 window.more(key)
             window.tidy(pair)

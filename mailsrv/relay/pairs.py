@@ -16,15 +16,15 @@ from mailsrv.store.message import QueuedMessage
 class Item:
     """A message with recipients at one destination, who get one attempt.
 
-    ``age`` and ``jumped`` tell from when that is: how often others had changed the database when it was read, and by
-    how many seconds the clock had jumped.
+    ``age`` and ``jumps`` tell from when that is: how often others had changed the database when it was read, and how
+    often the clock had jumped.
     """
 
     queued: QueuedMessage
     pair: Pair
     content: QueuedContent
     age: int
-    jumped: float
+    jumps: int
     failure: Failure | None = None  # an attempt of another message that stands for this one's
     begun: float = 0.0  # seconds since 1970
     started: float = 0.0  # the same, monotonic

@@ -8,28 +8,25 @@ changed, by looking through all lanes; what did not fit into the window, where t
 The operator's tool may change what waits in the window.  The server notices that within half a second, and from then on
 asks the database about each message that was read before.  An attempt that has begun is not called back.
 
-An attempt that is over is settled in one transaction with others: the new states, the events, and the reports to the
-sender with their own acceptance.  If the database cannot take it just now the settlement is kept and tried again, and
-the message stays claimed meanwhile, so that what has been sent is not sent twice; nothing more is begun while SETTLING
-messages wait for that.
+An attempt that is over is settled (``mailsrv.relay.settling``) in one transaction with others: the new states, the
+events, and the reports to the sender with their own acceptance.  Until the database has taken it the message stays
+claimed, so that what has been sent is not sent twice; nothing more is begun while SETTLING messages wait for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.mail.envelope import Recipient
 from mailsrv.mail.outcome import Outcome, Result
 from mailsrv.outside.interfaces import Outside
-from mailsrv.relay import bounce
-from mailsrv.relay.bounce import Reports, Verdict, original_recipient
+from mailsrv.relay.bounce import Reports, original_recipient
 from mailsrv.relay.clock import QueueClock
 from mailsrv.relay.content import Content, Memory, QueuedContent
 from mailsrv.relay.delivery import Settings
@@ -37,13 +34,12 @@ from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.limit import Failure, Said, said
 from mailsrv.relay.lookout import LocalMail, Lookout
 from mailsrv.relay.pairs import Item
+from mailsrv.relay.settling import AGAIN_S, Settling
 from mailsrv.relay.window import Window
-from mailsrv.store import due, message, queue_id
+from mailsrv.store import due, queue_id
 from mailsrv.store.database import Database, StorageTrouble
-from mailsrv.store.message import Acceptance, QueuedMessage, Settled
+from mailsrv.store.message import Acceptance, QueuedMessage
 from mailsrv.store.spool import Spool
-
-T = TypeVar("T")
 
 log = Logger()
 
@@ -51,7 +47,6 @@ SETTLING: Final = 100  # messages that may wait to be recorded before nothing mo
 IN_A_TURN: Final = 20  # attempts that are begun before the reactor does something else
 LOOK_EVERY_S: Final = 30.0  # even when nothing is due: clocks jump, attempts stall
 SHORTEST_S: Final = 0.1  # between two looks for what is due
-SETTLE_AGAIN_S: Final = 5.0
 GRACE_S: Final = 4.0  # for attempts under way when the server stops
 
 
@@ -73,7 +68,6 @@ class QueueRunner:
         self._database = database
         self._spool = spool
         self._relay = relay
-        self._reports = reports
         self._memory = Memory()
         self._clock = QueueClock(settings, outside, database)
         self.window = Window()
@@ -81,8 +75,8 @@ class QueueRunner:
         self._lookout = Lookout(
             outside, database, self.window, self._clock, self._memory, local, lambda: self._changes, self._item
         )
+        self._settling = Settling(outside, database, spool, reports, self._clock, self._clock_jumped)
         self._under_way = 0  # attempts, until they are recorded
-        self._settling = 0
         self._beginning = False
         self._next_turn: IDelayedCall | None = None  # in which more attempts are begun
         self._working = False
@@ -91,7 +85,6 @@ class QueueRunner:
         self._timer: IDelayedCall | None = None
         self._stopped = False
         self._idle: list[Deferred[None]] = []
-        self._pauses: set[Deferred[None]] = set()
 
     # -- waking up
 
@@ -101,7 +94,7 @@ class QueueRunner:
         if not found:
             return
         window = self.window
-        now = self._reactor.seconds()
+        now, jumps = self._reactor.seconds(), self._clock.jumps_before(acceptance.now)
         kept = (acceptance.arrival.prefix, acceptance.content) if acceptance.content is not None else None
         for pair, queued in found:
             known = window.pairs.get(pair)
@@ -111,13 +104,11 @@ class QueueRunner:
                 window.more(pair)
                 self._work()
                 continue
-            window.take(self._item(queued, pair, self._changes, self._clock.jumped, kept), now)
+            window.take(self._item(queued, pair, self._changes, jumps, kept), now)
         self._begin()
 
-    def _item(
-        self, queued: QueuedMessage, pair: due.Pair, age: int, jumped: float, kept: Content | None = None
-    ) -> Item:
-        return Item(queued, pair, QueuedContent(self._spool, self._memory, queued, kept), age, jumped)
+    def _item(self, queued: QueuedMessage, pair: due.Pair, age: int, jumps: int, kept: Content | None = None) -> Item:
+        return Item(queued, pair, QueuedContent(self._spool, self._memory, queued, kept), age, jumps)
 
     def wake(self) -> None:
         """Others may have changed anything in the database: look at everything, and believe nothing read before."""
@@ -157,8 +148,8 @@ class QueueRunner:
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
-        for pause in list(self._pauses):
-            pause.cancel()
+        self._lookout.stop()
+        self._settling.stop()
         cut = self._reactor.callLater(GRACE_S, lambda: Deferred.fromCoroutine(self._relay.close()))
         while self._under_way or self._working:
             idle: Deferred[None] = Deferred()
@@ -194,7 +185,7 @@ class QueueRunner:
     def _in_vain(self, failure: object) -> None:
         log.error("The queue could not be read, another look follows: {failure}", failure=failure)
         self._lookout.look_through()
-        self.wake_at(self._outside.wall() + SETTLE_AGAIN_S)
+        self.wake_at(self._outside.wall() + AGAIN_S)
 
     def _rested(self, result: object) -> None:
         self._working = False
@@ -211,7 +202,7 @@ class QueueRunner:
         self._beginning = True
         try:
             for _ in range(IN_A_TURN):
-                if self._stopped or self._settling >= SETTLING:
+                if self._stopped or self._settling.waiting >= SETTLING:
                     break
                 item = self.window.next(self._outside.wall(), self._reactor.seconds())
                 if item is None:
@@ -263,11 +254,9 @@ class QueueRunner:
             if content.trouble is not None and all(outcome.result is Result.DEFERRED for outcome in outcomes):
                 log.error("A message cannot be read yet: {trouble}", trouble=content.trouble)
                 return await self._later(item)
-            self._settling += 1
-            try:
-                await self._settle(item, outcomes)
-            finally:
-                self._settling -= 1
+            next_attempt = await self._settling.settle(item, outcomes)
+            if next_attempt is not None:
+                self.wake_at(next_attempt)
         except Exception:
             log.failure(
                 "What became of {queue_id} for {destination} cannot be recorded; the next attempt waits for a restart",
@@ -317,71 +306,13 @@ class QueueRunner:
 
     async def _later(self, item: Item) -> bool:
         """Trouble with the database: the message is looked for again after a while."""
-        await self._pause(SETTLE_AGAIN_S)
+        await self._settling.pause()
         self.window.more(item.pair)
         return True
 
-    async def _settle(self, item: Item, outcomes: Sequence[Outcome]) -> None:
-        if not self._clock.is_right() and await self._surely(self._mind_the_clock) is None:
-            return
-        queued = self._clock.moved_along(item.queued, item.jumped)
-        recorded = await self._surely(lambda: self._record(queued, outcomes, item.content))
-        if recorded is None:
-            return
-        verdict, accepted = recorded
-        for each in accepted:
-            self._spool.on_accepted(each)
-        later = [settlement.next_attempt for settlement in verdict.settlements if settlement.state == "queued"]
-        if later:
-            self.wake_at(min(later))
-
-    async def _record(
-        self, queued: QueuedMessage, outcomes: Sequence[Outcome], content: QueuedContent
-    ) -> tuple[Verdict, Sequence[Acceptance]]:
-        """What the outcomes mean, and the messages that were accepted with it."""
-        verdict = await self._reports.judge(queued, outcomes, content.whole)
-        settled = Settled(self._outside.wall(), queued.id, verdict.settlements)
-        if not (verdict.reports or verdict.notices or self._spool.is_filed(queued.id)):
-            await self._database.gather(message.settle_all, settled)
-            return verdict, ()
-        try:
-            gone, accepted = await self._database.write(bounce.settle, settled, verdict)
-        except BaseException:
-            self._reports.not_recorded(verdict)
-            raise
-        if gone:
-            self._spool.dropped([queued.id])
-        return verdict, accepted
-
-    async def _mind_the_clock(self) -> bool:
-        if await self._clock.mind():
-            self._lookout.clock_jumped()
-            self._look()
-        return True
-
-    async def _surely(self, work: Callable[[], Awaitable[T]]) -> T | None:
-        """Do ``work``, as often as the database needs to take it; None when the server stops before that."""
-        while True:
-            try:
-                return await work()
-            except StorageTrouble as trouble:
-                log.error("An attempt cannot be recorded yet: {trouble}", trouble=trouble)
-            if self._stopped:
-                return None
-            await self._pause(SETTLE_AGAIN_S)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, at most until the server stops."""
-        if self._stopped:
-            return
-        pause: Deferred[None] = deferLater(self._reactor, seconds)
-        self._pauses.add(pause)
-        try:
-            await pause
-        except CancelledError:
-            pass
-        finally:
-            self._pauses.discard(pause)
+    def _clock_jumped(self) -> None:
+        self._lookout.clock_jumped()
+        self._look()
 
 
 def _job(item: Item, on_alive: Callable[[], None]) -> Job:

@@ -35,6 +35,7 @@ characters away from terminals.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -272,13 +273,12 @@ def counts(connection: sqlite3.Connection, since: float) -> dict[str, int]:
     return found
 
 
-def prune(connection: sqlite3.Connection, before: float, at_once: int = 2000) -> int:
+def prune(connection: sqlite3.Connection, before: float, at_once: int = 2000, now: float = math.inf) -> int:
     """Forget what is done and was last heard of before ``before`` (seconds since 1970); how many rows went.
 
     A message goes whole, with recipients and events, and never while a recipient is open; then events without a message
     go, and the counts of causes that were not seen since.  About ``at_once`` rows go in one call, so that the writer
-    soon
-    does other work; call again until it answers 0.
+    soon does other work; call again until it answers 0.  What came after ``now``, before the clock was set back, stays.
     """
     gone = 0
     done: list[tuple[int]] = []
@@ -288,8 +288,8 @@ def prune(connection: sqlite3.Connection, before: float, at_once: int = 2000) ->
         " OR EXISTS (SELECT 1 FROM event WHERE message = message.id AND at >= ?),"
         " 1 + (SELECT count(*) FROM recipient WHERE message = id)"
         " + (SELECT count(*) FROM event WHERE message = message.id)"
-        " FROM message ORDER BY id",
-        (before,),
+        " FROM message WHERE accepted <= ? ORDER BY id",
+        (before, now),
     ):
         if accepted >= before or gone >= at_once:
             break

@@ -7,6 +7,7 @@ for in ``mailsrv.store.due``.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -281,6 +282,14 @@ def is_open(connection: sqlite3.Connection, message: int, numbers: Sequence[int]
     return not {n for (n,) in found}.isdisjoint(numbers)
 
 
+def waiting_since(connection: sqlite3.Connection, message: int) -> dict[int, float]:
+    """From when the time of the open recipients counts, seconds since 1970: of those that are held it does not."""
+    rows = connection.execute(
+        "SELECT n, state, since FROM recipient WHERE message = ? AND state IN ('queued', 'held')", (message,)
+    )
+    return {n: math.inf if state == schema.HELD else since for n, state, since in rows}
+
+
 def delivered(
     connection: sqlite3.Connection,
     now: float,
@@ -333,13 +342,18 @@ def drop_content(connection: sqlite3.Connection, message: int) -> bool:
     return connection.execute(_DROP.replace("{rows}", "(?)"), (message,)).rowcount > 0
 
 
-def recipients_by_minute(connection: sqlite3.Connection, account: str, since: float) -> dict[int, int]:
-    """How many recipients the account has written to, by minute since 1970; ``since`` in seconds since 1970."""
+def recipients_by_minute(connection: sqlite3.Connection, account: str, now: float, seconds: float) -> dict[int, int]:
+    """How many recipients the account has written to in the last ``seconds``, by how many minutes ago.
+
+    What was accepted after ``now`` (seconds since 1970), before the clock was set back, is not counted.
+    """
+    # Ids go by the time, but never back: since the clock was set back they are ahead of it.
     return dict(
         connection.execute(
-            "SELECT message.id / 60000000, count(*) FROM message JOIN recipient ON recipient.message = message.id"
-            " WHERE account = ? AND account <> '' AND message.id > ? GROUP BY 1",
-            (account, int(since * 1_000_000)),
+            "SELECT CAST((?2 - accepted) / 60 AS INTEGER), count(*)"
+            " FROM message JOIN recipient ON recipient.message = message.id"
+            " WHERE account = ?1 AND account <> '' AND message.id > ?3 AND accepted BETWEEN ?4 AND ?2 GROUP BY 1",
+            (account, now, int((now - seconds) * 1_000_000), now - seconds),
         )
     )
 

@@ -92,13 +92,15 @@ def _is_due(connection: sqlite3.Connection, now: float, wanted: Notice) -> bool:
     if row is None:
         return True
     told, seen = row
-    return not told or now - seen >= wanted.quiet_s or now - told >= wanted.again_s
+    # In either direction: the clock may have been set back since.
+    return not told or abs(now - seen) >= wanted.quiet_s or abs(now - told) >= wanted.again_s
 
 
 def _count(connection: sqlite3.Connection, now: float, wanted: Notice, told: float) -> None:
     connection.execute(
         "INSERT INTO notice (cause, told, seen, times) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (cause) DO UPDATE"
-        " SET told = max(told, excluded.told), seen = excluded.seen, times = times + excluded.times",
+        " SET told = CASE WHEN excluded.told > 0 THEN excluded.told ELSE told END,"
+        " seen = excluded.seen, times = times + excluded.times",
         (wanted.cause, told, now, wanted.times),
     )
 

@@ -13,7 +13,6 @@ from zope.interface.verify import verifyObject
 
 from mailsrv.mail.envelope import Envelope
 from mailsrv.relay import content, lookout
-from mailsrv.relay.clock import QueueClock
 from mailsrv.relay.job import IDeliveryAgent, Job
 from mailsrv.relay.limit import MOST
 from mailsrv.relay.queue import SETTLING
@@ -21,7 +20,7 @@ from mailsrv.store import queue, queue_id
 from mailsrv.store.database import StorageTrouble
 from mailsrv.store.message import Acceptance, QueuedMessage
 from mailsrv.store.spool import KEPT
-from tests.worlds.queue import CONFIG, DEFERRED, FAILED, QueueWorld, ScriptedAgent
+from tests.worlds.queue import DEFERRED, FAILED, QueueWorld, ScriptedAgent
 from tests.worlds.store import LETTER, PREFIX, SPOOL
 
 BOB = "bob@example.net"
@@ -502,113 +501,6 @@ def test_while_nothing_can_be_recorded_little_more_is_sent(world: QueueWorld) ->
     world.advance(60)
     assert world.rows("SELECT DISTINCT state FROM recipient") == [("delivered",)]
     assert len(world.agent.jobs) == 1000
-
-
-# -- clocks and settings
-
-
-def test_when_the_clock_jumps_forward_nothing_expires_and_nothing_is_early(world: QueueWorld) -> None:
-    world.agent.answers[BOB] = DEFERRED
-    id = world.submit(BOB)
-    world.advance(1)
-    world.machine.clock_offset_s += 30 * 86400
-    world.queue.wake()
-    world.advance(40)
-    assert attempts(world) == 1
-    world.advance(30)
-    assert attempts(world) == 2
-    assert world.row(id)["state"] == "queued"
-
-
-def test_when_the_clock_jumps_back_nothing_waits_for_it_to_catch_up(world: QueueWorld) -> None:
-    world.agent.answers[BOB] = DEFERRED
-    id = world.submit(BOB)
-    world.advance(1)
-    world.machine.clock_offset_s -= 30 * 86400
-    world.advance(130)
-    assert attempts(world) == 2
-    assert world.row(id)["state"] == "queued"
-
-
-def test_what_waits_is_moving_until_the_last_of_several_jumps_is_written(world: QueueWorld) -> None:
-    clock = QueueClock(world.settings, world.outside, world.database)
-    written: list[Deferred[None]] = []
-
-    def write(*arguments: object) -> Deferred[None]:
-        written.append(Deferred())
-        return written[-1]
-
-    world.database.write = write  # type: ignore[assignment, method-assign]
-    for _ in range(2):
-        world.machine.clock_offset_s += 3600
-        Deferred.fromCoroutine(clock.mind())
-    assert len(written) == 2
-    written[0].callback(None)
-    assert clock.moving
-    written[1].callback(None)
-    assert not clock.moving
-
-
-def test_an_attempt_during_which_the_clock_jumps_is_judged_by_the_time_that_went_by(world: QueueWorld) -> None:
-    world.agent.answers[BOB] = DEFERRED
-    world.agent.slow.add("example.net")
-    id = world.submit(BOB)
-    world.advance(1)
-    world.machine.clock_offset_s += 30 * 86400
-    world.agent.finish()
-    world.advance(1)
-    assert world.row(id)["state"] == "queued"
-    assert world.reports_in() == []
-    assert 0 < world.row(id)["next_attempt"] - world.machine.wall() <= 60
-    assert abs(world.row(id)["since"] - world.machine.wall()) < 60
-
-
-def test_a_clock_that_went_back_while_the_server_was_down_delays_nothing(world: QueueWorld) -> None:
-    world.agent.answers[BOB] = DEFERRED
-    id = world.submit(BOB)
-    world.advance(1)
-    world.crash()
-    world.machine.clock_offset_s -= 86400
-    world.boot()
-    world.advance(70)
-    assert world.row(id)["state"] == "delivered"
-
-
-def test_new_queue_settings_hold_for_what_waits(world: QueueWorld) -> None:
-    world.agent.answers[BOB] = DEFERRED
-    world.submit(BOB)
-    world.advance(400)
-    assert attempts(world) == 3  # the next one would be in fifteen minutes
-    world.settings.change(CONFIG.replace('["1m", "5m", "15m"]', '["10s"]'))
-    world.queue.reconfigured()
-    world.advance(1)
-    assert attempts(world) >= 3
-    world.advance(30)
-    assert attempts(world) >= 5
-
-
-def test_new_queue_settings_are_taken_up_when_the_database_can_be_written_again(world: QueueWorld) -> None:
-    world.agent.answers[BOB] = DEFERRED
-    world.submit(BOB)
-    world.advance(400)
-    fail_commits(world)
-    world.settings.change(CONFIG.replace('["1m", "5m", "15m"]', '["10s"]'))
-    world.queue.reconfigured()
-    world.advance(20)
-    world.healthy()
-    world.advance(40)
-    assert attempts(world) >= 5
-
-
-def test_settings_that_changed_while_the_server_was_down_hold_too(world: QueueWorld) -> None:
-    world.agent.answers[BOB] = DEFERRED
-    id = world.submit(BOB)
-    world.advance(400)
-    world.crash()
-    world.settings.change(CONFIG.replace('["1m", "5m", "15m"]', '["10s"]'))
-    world.boot()
-    world.advance(15)
-    assert world.row(id)["state"] == "delivered"
 
 
 # -- the end

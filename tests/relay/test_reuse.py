@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import ITCPTransport
 
 from mailsrv.config import Route
 from mailsrv.mail.outcome import Result
@@ -24,6 +26,25 @@ def first_time(*answers: Any) -> Any:
     """Answers in turn, the last one for ever."""
     left = list(answers)
     return lambda line: left.pop(0) if len(left) > 1 else left[0]
+
+
+class Slow(Text):
+    """Content that takes so long to read that the server hangs up, the first time."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self._server = server
+        self._first = True
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        first, self._first = self._first, False
+        for session in list(self._server.open) if first else ():
+            cast(ITCPTransport, session.transport).loseConnection()
+        while first and self._server.open:
+            await turn()
+        for _ in range(5):
+            await turn()
+        yield self.text
 
 
 class Kept(DeliveryCase):
@@ -94,6 +115,19 @@ class Kept(DeliveryCase):
         await self.until_gone(server)
         await self.deliver(relay)
         assert server.connections == 2
+
+    async def test_one_that_ends_while_the_content_is_read_is_no_outcome(self) -> None:
+        server = self.serve(Script(ehlo=CHUNKING))
+        relay = self.to(server)
+        await self.deliver(relay)
+        await self.deliver(relay, content=Slow(server))
+        assert server.connections == 2
+
+    async def test_a_new_one_that_ends_while_the_content_is_read_is_no_bug(self) -> None:
+        server = self.serve(Script(ehlo=CHUNKING))
+        outcome = one(await self.to(server).deliver(job(content=Slow(server))))
+        assert (outcome.result, outcome.status, outcome.rule) == (Result.DEFERRED, "4.4.2", "")
+        assert "before a word about this message" in outcome.reason
 
     async def at_mail(self, answer: Any, **changes: Any) -> Server:
         server = self.serve(Script(mail=first_time(b"250 ok\r\n", answer, b"250 ok\r\n"), **changes))

@@ -25,7 +25,7 @@ SILENT = Outcome(Result.DEFERRED, "4.4.1", "no connection")
 def item(number: int, lane: str = "alice", destination: str = "example.net", due: float = 0.0) -> Item:
     recipient = QueuedRecipient(0, ADDRESS, ADDRESS, None, "", "", (), "", 0, 0.0, False, due)
     queued = QueuedMessage(number, 0.0, Envelope(None), "", "", "", "", 0, 0, (recipient,))
-    return Item(queued, Pair(lane, destination), cast(Any, None), 0, 0.0)
+    return Item(queued, Pair(lane, destination), cast(Any, None), 0, 0)
 
 
 def begun(window: Window, wall: float = 0.0, now: float = 0.0) -> list[Item]:

@@ -48,6 +48,11 @@ def test_much_happens_at_once(first: int) -> None:
     assert [text for seed in range(first, first + 3) for text in run(seed, (), faulty(seed, outgoing=True))] == []
 
 
+@pytest.mark.parametrize("seed", [71243, 80806], ids=["two jumps while locked", "hung up while content was read"])
+def test_what_was_broken_once(seed: int) -> None:
+    assert run(seed, (), faulty(seed, outgoing=True)) == []
+
+
 def test_a_crash_at_any_step() -> None:
     rng = random.Random("crashes")
     broken = []
@@ -71,6 +76,25 @@ def test_a_crash_at_any_step() -> None:
 )
 def test_one_thing_happens(faults: Faults) -> None:
     assert [text for seed in (41, 44) for text in run(seed, (), faults)] == []
+
+
+@pytest.mark.parametrize("seeds", [(0, 4), (10, 21), (22, 30), (49, 56)])
+def test_the_clock_jumps_again_and_again_while_the_database_takes_little(seeds: tuple[int, ...]) -> None:
+    """Nothing is given up for it, whatever had to wait until it was written."""
+    broken = []
+    for seed in seeds:
+        rng = random.Random(f"{seed}: clock")
+        jumps = [
+            (rng.uniform(0, 600), rng.choice((-3e6, -1e6, -4000.0, -100.0, 100.0, 4000.0, 1e6, 3e6))) for _ in range(4)
+        ]
+        begins = rng.uniform(0, 300)
+        faults = Faults(
+            jumps=tuple(jumps),
+            locked_s=((begins, begins + rng.uniform(50, 300)),),
+            steps={"database: commit": rng.choice((0.0, 0.2, 0.5))},
+        )
+        broken += run(seed, (), faults)
+    assert broken == []
 
 
 # The draw, and the judge.

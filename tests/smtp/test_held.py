@@ -151,6 +151,37 @@ def test_what_the_operator_releases_makes_the_network_known(world: World) -> Non
     assert states(world) == ["queued"] * 3
 
 
+@pytest.mark.parametrize("jump", [-10 * NEW_FOR_S, 10 * NEW_FOR_S])
+def test_a_jump_of_the_clock_neither_lengthens_a_burst_nor_ends_it(world: World, jump: float) -> None:
+    send(world, *strangers(1, 2), host=ELSEWHERE)
+    world.machine.clock_offset_s += jump
+    send(world, *strangers(3, 4), host=ELSEWHERE)
+    world.run(WINDOW_S + 60)
+    send(world, *strangers(5, 6, 7), host=ELSEWHERE)
+    assert states(world) == ["queued", "queued", "held", "queued"]
+
+
+@pytest.mark.parametrize("read_anew", [False, True])
+def test_a_network_does_not_become_new_when_the_clock_is_set_back(world: World, read_anew: bool) -> None:
+    """As after a restart: it was first used half a day from now."""
+    send(world, *strangers(1), host=ELSEWHERE)
+    world.run(2 * NEW_FOR_S)
+    world.machine.clock_offset_s -= 2.5 * NEW_FOR_S
+    if read_anew:
+        world.house.bursts.look_again()
+    send(world, *strangers(2, 3, 4, 5), host=ELSEWHERE)
+    send(world, *strangers(6, 7, 8, 9), host="192.0.2.200")
+    assert states(world) == ["queued", "queued", "queued", "held"]
+
+
+def test_a_small_correction_of_the_clock_makes_no_network_known(world: World) -> None:
+    send(world, *strangers(1), host=ELSEWHERE)
+    world.machine.clock_offset_s -= 5
+    world.house.bursts.look_again()
+    send(world, *strangers(2, 3, 4, 5), host=ELSEWHERE)
+    assert states(world) == ["queued", "queued", "held"]
+
+
 def test_owner_and_postmaster_are_told_once_for_a_burst(world: World) -> None:
     for number in range(0, 12, 4):
         send(world, *strangers(*range(number, number + 4)), host=ELSEWHERE)
@@ -235,7 +266,7 @@ def test_what_is_held_counts_and_beyond_twice_the_cap_all_is_refused() -> None:
     assert begin(world, client, *strangers(5)) == [250, 452]
     assert states(world) == ["queued", "queued", "held", "held"]
     connection = world.machine.databases.look(DATABASE)
-    assert sum(recipients_by_minute(connection, ALICE, 0.0).values()) == 4
+    assert sum(recipients_by_minute(connection, ALICE, world.outside.wall(), 3600.0).values()) == 4
     connection.close()
     world.end()
 

@@ -184,6 +184,14 @@ def test_who_was_put_off_is_remembered_by_the_ledger(doubting: World) -> None:
     assert deliver(doubting) == 250
 
 
+def test_nobody_waits_until_a_clock_that_was_set_back_has_caught_up(doubting: World) -> None:
+    assert deliver(doubting) == 451
+    doubting.machine.clock_offset_s -= 86400.0
+    assert deliver(doubting) == 451
+    doubting.run(301)
+    assert deliver(doubting) == 250
+
+
 def test_without_a_doubt_nobody_waits() -> None:
     world = World(FIRST_CONTACT, records=CONFIRMED)
     assert deliver(world) == 250

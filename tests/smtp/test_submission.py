@@ -140,11 +140,44 @@ def test_a_restart_forgets_nothing() -> None:
     world = World("limits.recipients_per_hour = 2")
     client = world.logged_in()
     client.transaction("a@example.net", "b@example.net", sender="alice@example.org")
-    caps = Caps(lambda: world.settings.config.limits, world.database, world.outside.wall)
+    assert restarted(world).reserve("alice@example.org") is not None
+    world.end()
+
+
+def restarted(world: World) -> Caps:
+    """Caps that know no more than the database."""
+    seconds = world.outside.reactor.seconds
+    caps = Caps(lambda: world.settings.config.limits, world.database, world.outside.wall, seconds)
     done = Deferred.fromCoroutine(caps.prepare("alice@example.org"))
     world.run()
     assert done.called
-    assert caps.reserve("alice@example.org") is not None
+    return caps
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_a_jump_of_the_clock_neither_lengthens_a_cap_nor_lifts_it(jump: float) -> None:
+    world = World("limits.recipients_per_hour = 1")
+    sent = []
+    for seconds in (0.0, 60.0, HOUR_S):
+        world.run(seconds)
+        client = world.logged_in()
+        sent.append(client.transaction("a@example.net", sender="alice@example.org")[1])
+        client.say("QUIT")
+        if not seconds:
+            world.machine.clock_offset_s += jump
+    assert sent == [250, 452, 250]
+    world.end()
+
+
+def test_after_the_clock_was_set_back_a_restart_counts_what_was_sent_since() -> None:
+    """And not what comes from the future, though queue ids of both do."""
+    world = World("limits.recipients_per_hour = 2")
+    world.logged_in().transaction("a@example.net", "b@example.net", sender="alice@example.org")
+    world.machine.clock_offset_s -= 86400.0
+    assert restarted(world).reserve("alice@example.org") is None
+    world.run(HOUR_S + 60.0)
+    world.logged_in().transaction("c@example.net", "d@example.net", sender="alice@example.org")
+    assert restarted(world).reserve("alice@example.org") is not None
     world.end()
 
 

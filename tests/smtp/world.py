@@ -263,9 +263,14 @@ class World:
             Penalties(lambda: settings.config.limits.penalties, reactor.seconds, passwords.homes.knows),
             recorder,
             all_checks(settings, self.outside, self.outside.resolver(()), self.database, recorder),
-            Caps(lambda: settings.config.limits, self.database, self.outside.wall),
+            Caps(lambda: settings.config.limits, self.database, self.outside.wall, reactor.seconds),
             signer,
-            Bursts(lambda: settings.config.limits.first_time_recipients, self.database, self.outside.wall),
+            Bursts(
+                lambda: settings.config.limits.first_time_recipients,
+                self.database,
+                self.outside.wall,
+                reactor.seconds,
+            ),
             Notices(settings, self.outside, self.spool, self.database, signer.fields_of),
             self.usage,
         )

@@ -170,6 +170,15 @@ def test_what_is_done_and_old_is_pruned_whole(rows: Rows) -> None:
     assert ledger.verify(rows.connection, set()).gaps == []
 
 
+def test_what_comes_from_the_future_keeps_nothing_else_from_being_pruned(rows: Rows) -> None:
+    """The clock was ahead and was set back: queue ids go on from there, times do not."""
+    future, old = rows.accept(at=START + 1e6), rows.accept(at=START)
+    for id in (future, old):
+        rows.finish(id)
+    assert ledger.prune(rows.connection, START + 50, now=START + 100) > 0
+    assert rows.connection.execute("SELECT id FROM message").fetchall() == [(future,)]
+
+
 def test_what_is_open_is_never_pruned(rows: Rows) -> None:
     queued, held = rows.accept([BOB, CAROL]), rows.accept()
     rows.settle(queued, 0, "delivered")

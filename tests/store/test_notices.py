@@ -110,6 +110,16 @@ def test_again_after_a_time_although_it_goes_on(world: World) -> None:
     assert told == [7, 14]
 
 
+def test_nobody_is_left_untold_until_a_clock_that_was_set_back_has_caught_up(world: World) -> None:
+    assert world.tell(again_s=7 * DAY_S)
+    world.machine.clock_offset_s -= 20 * DAY_S
+    assert world.tell(again_s=7 * DAY_S)
+    assert not world.tell(again_s=7 * DAY_S)
+    world.machine.clock_offset_s -= 365 * DAY_S
+    assert world.tell()
+    assert not world.tell()
+
+
 def test_a_restart_forgets_nothing(world: World) -> None:
     assert world.tell()
     world.crash()
