@@ -152,7 +152,9 @@ class Pop3Protocol(Protocol):
 
     def _run(self) -> None:
         self._fed = True
-        if not self._looping and not self._answered_at_once():
+        if not self._looping:
+            if self._answered_at_once():
+                return
             self._looping = True
             Deferred.fromCoroutine(self._loop()).addErrback(self._failed).addBoth(self._rested)
         self._rest()
@@ -186,7 +188,7 @@ class Pop3Protocol(Protocol):
                     full = self._core.full
                     await self._flush()
                     if full:
-                        await self._sleep(0)
+                        await self._sleep(0)  # it is the turn of others
                     elif self._going_down:
                         self._core.close(replies.GOING_DOWN, "shutting down")
                     elif not self._fed:
@@ -197,10 +199,9 @@ class Pop3Protocol(Protocol):
                     await self._flush()
                     self._start_tls()
                 else:
-                    await self._session.answer(event)
+                    if not self._session.answer_at_once(event):
+                        await self._session.answer(event)
                     self._quiet_since = self._reactor.seconds()
-                    if self._core.full:
-                        await self._flush()
                     if self._going_down:
                         self._core.close(replies.GOING_DOWN, "shutting down")
         except Gone:

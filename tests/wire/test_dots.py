@@ -152,4 +152,6 @@ def test_mending_adds_a_cr_before_each_bare_lf_and_nothing_else(stream: bytes, a
 def test_a_whole_message_is_stuffed_as_its_pieces_are(content: bytes) -> None:
     content = content and content + b"\r\n"
     stuffer = Stuffer()
-    assert stuffed(content) == stuffer.feed(content) + stuffer.finish()
+    whole = stuffer.feed(content) + stuffer.finish()
+    assert stuffed(content) == whole
+    assert stuffed(content, b"+OK\r\n") == b"+OK\r\n" + whole

@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -108,6 +109,7 @@ class MailboxSession:
         self.messages = snapshot
         self._store = store
         self._path = path
+        self._octets = os.fsencode(path)
         self._places = Places(store._filesystem, path)
         self._held = True
 
@@ -115,7 +117,7 @@ class MailboxSession:
         """A message with CRLF, if it is small and can be read without waiting; else, or for trouble, None."""
         if self.messages.sizes[index] > AT_ONCE:
             return None
-        content = self._store._filesystem.read_cached(f"{self._path}/{self.messages.path(index)}")
+        content = self._store._filesystem.read_cached(b"%b/%b" % (self._octets, self.messages.path_octets(index)))
         return None if content is None else to_crlf(content)
 
     async def read(self, index: int, lines: int | None = None) -> MessageReader:
