@@ -26,7 +26,6 @@ AT_ONCE = 32 * 1024  # octets of a message that is read in the reactor's thread,
 REMEMBERED_OCTETS = 32 * 1024 * 1024  # of snapshots, over all mailboxes
 SETTLED_S = 2.0  # as coarse as clocks of file systems are: a younger change may be followed by one of the same time
 INDEXED = 5000  # messages; fewer are listed as soon as an index is read
-INDEXED_MEASURED = 100  # messages that had to be read to know their size
 PROBLEMS_LOGGED = 10  # of one mailbox at one login
 
 log = Logger()
@@ -206,7 +205,11 @@ def _remove(
 
 
 def _snapshot(filesystem: IFilesystem, path: str, known: Snapshot | None, now: float) -> Snapshot:
-    """The mailbox as it is: as it was known, or as an index says, when nothing has changed since; else listed anew."""
+    """The mailbox as it is: as it was known, or as an index says, when nothing has changed since; else listed anew.
+
+    An index is written of a large mailbox, and of any when messages had to be read to know their size: of those it
+    counts even when the mailbox has changed.
+    """
     stamp = _stamp(filesystem, path, now)
     if known is None:
         known = index_file.read(filesystem, path)
@@ -216,8 +219,9 @@ def _snapshot(filesystem: IFilesystem, path: str, known: Snapshot | None, now: f
         measured = {} if known is None else known.measured_sizes()
         snapshot = listing.scan(filesystem, path, measured)
         snapshot.stamp = stamp
-        snapshot.unsaved = len(snapshot) >= INDEXED or len(snapshot.measured) >= INDEXED_MEASURED
-    if stamp is not None and snapshot.unsaved:
+        if (known is not None and known.unsaved) or (stamp is not None and len(snapshot) >= INDEXED):
+            snapshot.unsaved = True
+    if snapshot.unsaved:
         try:
             index_file.write(filesystem, path, snapshot)
         except OSError as error:

@@ -64,7 +64,7 @@ class Snapshot:
         self.uidls = uidls
         self.problems = problems
         self.stamp = stamp
-        self.unsaved = False  # it has learnt something since it was kept
+        self.unsaved = False  # there is something in it that no index has, and is worth one
 
     def __len__(self) -> int:
         return len(self.sizes)
