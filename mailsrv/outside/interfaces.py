@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-CACHED_LIMIT = 64 * 1024  # octets of the largest file that ``IFilesystem.read_cached`` gives
+CACHED_LIMIT = 256 * 1024  # octets of the largest file that ``IFilesystem.read_cached`` gives
 
 
 class IReactor(IReactorCore, IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads):

@@ -110,7 +110,7 @@ class ServerConnection(Authorization):
     def begin_message(self, size: int | None) -> None:
         """Answer ``Retrieve``: a message of ``size`` octets follows, None for TOP."""
         if self._state is State.SENDING:
-            self._stuffer = Stuffer()
+            self._stuffer = Stuffer(crlf=True)
             self._surrogate = None if self._utf8 else Surrogate()
             if size is None:
                 self._ok("the top of the message follows")
@@ -118,7 +118,7 @@ class ServerConnection(Authorization):
                 self._write(_SIZE[self._language.tag] % size)
 
     def send(self, piece: bytes) -> None:
-        """A piece of the message, cut anywhere."""
+        """A piece of the message in CRLF lines, cut anywhere."""
         if self._state is State.SENDING:
             self._write(self._stuffer.feed(piece if self._surrogate is None else self._surrogate.feed(piece)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailsrv.pop3.dialog import INPUT_LIMIT, OUTPUT_LIMIT
-from mailsrv.pop3.protocol import IDLE_S, LOGIN_S, UNREAD_S
+from mailsrv.pop3.protocol import IDLE_S, LOGIN_S, PIECE, UNREAD_S
+from mailsrv.store.mailbox.mailboxes import AT_ONCE
 from mailsrv.store.mailbox.reading import CHUNK
 from tests.pop3.world import BUFFER, PASSWORD, World
 from tests.worlds.worker import HeldWorker
@@ -76,6 +78,29 @@ def test_nothing_more_is_read_while_the_client_does_not_take_what_is_in_memory(t
         client.read()
     assert client.received.count(b"+OK 7200 octets\r\n") == 100
     assert client.server_reads
+
+
+def test_a_large_message_in_memory_is_read_at_once_and_goes_out_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    content = (b"." + b"x" * 69 + b"\n") * (AT_ONCE // 72)
+    world.deliver(content)
+    client = world.connect().log_in()
+    worker = HeldWorker()
+    monkeypatch.setattr(world.mailboxes, "_worker", worker)
+    monkeypatch.setattr(world.outside.filesystem, "read_cached", lambda path: Path(os.fsdecode(path)).read_bytes())
+    client.reads = False
+    before = len(client.received)
+    client.send(b"RETR 1\r\nNOOP\r\n")
+    assert len(worker) == 0
+    while client.waiting:
+        assert len(client.waiting) <= 2 * PIECE
+        world.clock.advance(UNREAD_S - 1)
+        client.read()
+    wire = content.replace(b"\n", b"\r\n")
+    stuffed = wire.replace(b"\n.", b"\n..")
+    assert client.received[before:] == b"+OK %d octets\r\n.%b.\r\n+OK nothing done\r\n" % (len(wire), stuffed)
 
 
 def test_a_client_that_does_not_log_in(world: World) -> None:

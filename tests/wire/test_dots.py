@@ -148,6 +148,14 @@ def test_mending_adds_a_cr_before_each_bare_lf_and_nothing_else(stream: bytes, a
     assert mended == re.sub(rb"(?<!\r)\n", b"\r\n", stream)
 
 
+@given(st.lists(st.sampled_from([b".", b"..", b"a", b"\r", b"\r\n", b"\r\n."]), max_size=30).map(b"".join), CUTS)
+def test_lines_known_to_end_in_crlf_are_stuffed_as_others_are(content: bytes, at: list[int]) -> None:
+    pieces = cut(content, at)
+    careful, quick = Stuffer(), Stuffer(crlf=True)
+    assert [quick.feed(piece) for piece in pieces] == [careful.feed(piece) for piece in pieces]
+    assert quick.finish() == careful.finish()
+
+
 @given(st.lists(st.sampled_from([b".", b"..", b"a", b"\r", b"\r\n", b".\r\n"]), max_size=20).map(b"".join))
 def test_a_whole_message_is_stuffed_as_its_pieces_are(content: bytes) -> None:
     content = content and content + b"\r\n"

@@ -18,11 +18,11 @@ from mailsrv.outside.interfaces import IFilesystem, Outside
 from mailsrv.store.accounts.accounts import mailbox_path
 from mailsrv.store.mailbox import index_file, listing, maildir, uidls
 from mailsrv.store.mailbox.maildir import Places
-from mailsrv.store.mailbox.reading import Reading, to_crlf
+from mailsrv.store.mailbox.reading import CHUNK, Reading, to_crlf
 from mailsrv.store.mailbox.snapshot import Entry, Snapshot, Stamp
 
 THREADS = 4
-AT_ONCE = 32 * 1024  # octets of a message that is read in the reactor's thread, when it is in memory
+AT_ONCE = CHUNK  # octets with CRLF of a message that is read in the reactor's thread, when it is in memory
 REMEMBERED_OCTETS = 32 * 1024 * 1024  # of snapshots, over all mailboxes
 SETTLED_S = 2.0  # as coarse as clocks of file systems are: a younger change may be followed by one of the same time
 INDEXED = 5000  # messages; fewer are listed as soon as an index is read
@@ -113,7 +113,7 @@ class MailboxSession:
         self._held = True
 
     def read_at_once(self, index: int) -> bytes | None:
-        """A message with CRLF, if it is small and can be read without waiting; else, or for trouble, None."""
+        """A message with CRLF, if it is not large and can be read without waiting; else, or for trouble, None."""
         if self.messages.sizes[index] > AT_ONCE:
             return None
         content = self._store._filesystem.read_cached(b"%b/%b" % (self._octets, self.messages.path_octets(index)))
