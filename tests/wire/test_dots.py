@@ -128,6 +128,18 @@ def test_flaws_are_found_however_they_are_cut(content: bytes, flaws: set[str]) -
             assert check.lines == content.count(b"\r\n")
 
 
+@given(STREAMS, CUTS)
+def test_what_is_no_crlf_is_found_whatever_comes(stream: bytes, at: list[int]) -> None:
+    check = LineCheck()
+    for piece in cut(stream, at):
+        check.feed(piece)
+    check.finish()
+    assert (check.size, check.lines) == (len(stream), stream.count(b"\r\n"))
+    assert check.bare_lf == bool(re.search(rb"(?<!\r)\n", stream))
+    assert check.bare_cr == bool(re.search(rb"\r(?!\n)", stream))
+    assert check.flawed == (check.bare_lf or check.bare_cr)
+
+
 def test_a_cr_at_the_edge_of_a_piece_is_no_flaw_yet() -> None:
     check = LineCheck()
     check.feed(b"a\r")
