@@ -22,7 +22,7 @@ from tests.peers.server import ALICE, ALICE_PASSWORD
 
 DOVECOT = "Dovecot"
 _LINE = b"0123456789abcdef" * 4
-_BODY = b"From: sender@example.net\nTo: box@example.org\nSubject: %d\n\n" + (_LINE + b"\n") * 62
+_HEAD = b"From: sender@example.net\nTo: box@example.org\nSubject: %d\n\n"
 _LINKS = 10_000  # names for one file: ext4 takes 65,000
 
 
@@ -114,16 +114,18 @@ def available(only: list[str] | None) -> dict[str, MakeSource]:
     return found
 
 
-def fill(source: Source, number: int, messages: int, *, linked: bool = False) -> None:
-    """File messages of 4 KiB in a mailbox; ``linked``: many names for few files, which is enough to list them."""
+def fill(source: Source, number: int, messages: int, *, lines: int = 62, linked: bool = False) -> None:
+    """File messages in a mailbox, of 4 KiB unless ``lines`` of 64 octets says otherwise.
+
+    ``linked``: many names for few files, which is enough to list them.
+    """
     maildir = source.maildir(number)
     for folder in ("new", "cur", "tmp"):
         (maildir / folder).mkdir(parents=True, mode=0o700)
     written = maildir
+    text = (_LINE + b"\n") * lines
     for n in range(messages):
-        body = _BODY % n
-        if linked:
-            body = _BODY % (n // _LINKS * _LINKS)
+        body = _HEAD % (n // _LINKS * _LINKS if linked else n) + text
         wire = len(body) + body.count(b"\n")
         path = maildir / "new" / f"{1764000000 + n // 3}.Q1J4BS1D7M00N{n}.mx.example.org,S={len(body)},W={wire}"
         if linked and n % _LINKS:

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from mailsrv.checks.admission import Admission
@@ -32,6 +31,7 @@ from mailsrv.dkim.signer import Signer
 from mailsrv.mail.address import Address
 from mailsrv.outside.interfaces import Answer, IFilesystem, IResolver, Outside
 from mailsrv.outside.proxied import ProxiedFactory
+from mailsrv.outside.transports import PromptTlsFactory
 from mailsrv.pop3.protocol import Pop3Factory
 from mailsrv.relay.bounce import Reports
 from mailsrv.relay.delivery import Relay
@@ -201,8 +201,7 @@ class Server:
         factory: IProtocolFactory = self._factories[service]
         if self._factories[service].implicit_tls:
             reactor = self._outside.reactor
-            factory = TLSMemoryBIOFactory(self._settings.certificate, False, self._factories[service], reactor)
-            factory.noisy = False
+            factory = PromptTlsFactory(self._settings.certificate, False, self._factories[service], reactor)
         if service != "lmtp":
             factory = ProxiedFactory(factory, self._is_proxy, self._outside.reactor, self._proxy_refused)
         outcome: list[Any] = []

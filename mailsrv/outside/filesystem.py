@@ -83,7 +83,7 @@ class Filesystem:
         finally:
             os.close(descriptor)
 
-    def read_cached(self, path: str) -> bytes | None:
+    def read_cached(self, path: bytes) -> bytes | None:
         return self._cache.read(path)
 
     def rename(self, source: str, target: str) -> None:

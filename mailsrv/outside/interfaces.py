@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-CACHED_LIMIT = 64 * 1024  # octets of the largest file that ``IFilesystem.read_cached`` gives
+CACHED_LIMIT = 256 * 1024  # octets of the largest file that ``IFilesystem.read_cached`` gives
 
 
 class IReactor(IReactorCore, IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads):
@@ -89,10 +89,11 @@ class IFilesystem(Interface):
     def append(path: str, data: bytes) -> None:
         """Add to the end of a regular file that is there, in one write, so that nobody's comes between (OSError)."""
 
-    def read_cached(path: str) -> bytes | None:
+    def read_cached(path: bytes) -> bytes | None:
         """All of a regular file of at most ``CACHED_LIMIT`` octets, when that takes no waiting; None otherwise.
 
-        None says nothing about the file: ``open`` has to be asked.  For the reactor's thread alone.
+        None says nothing about the file: ``open`` has to be asked.  For the reactor's thread alone, so ``path`` is in
+        octets (``os.fsencode``), as the kernel wants it.
         """
 
     def rename(source: str, target: str) -> None:

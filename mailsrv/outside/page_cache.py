@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import stat
 import struct
 import sys
 from typing import Any
@@ -21,6 +20,7 @@ _AT_FDCWD = -100
 _RESOLVE_CACHED = 0x20
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HOW = struct.pack("QQQ", _FLAGS, 0, _RESOLVE_CACHED)
+_HOW_SIZE = len(_HOW)
 
 
 def works() -> bool:
@@ -46,26 +46,24 @@ class PageCache:
     def __init__(self, most: int) -> None:
         self._buffer = bytearray(most + 1)
         self._view = memoryview(self._buffer)
+        self._buffers = [self._buffer]
         self._syscall = _openat2() if works() else None
 
-    def read(self, path: str) -> bytes | None:
-        """All of a regular file of at most ``most`` octets that is in memory; None otherwise, whatever the reason."""
-        if self._syscall is None:
+    def read(self, path: bytes) -> bytes | None:
+        """All of a regular file of 1 to ``most`` octets that is in memory; None otherwise, whatever the reason."""
+        if self._syscall is None or b"\0" in path:  # C would read up to there
             return None
-        name = os.fsencode(path)
-        if b"\0" in name:
-            return None  # C would read up to there
-        descriptor = self._syscall(_OPENAT2, _AT_FDCWD, name, _HOW, len(_HOW))
+        descriptor = self._syscall(_OPENAT2, _AT_FDCWD, path, _HOW, _HOW_SIZE)
         if descriptor < 0:
             return None
         try:
-            status = os.fstat(descriptor)
-            if status.st_size >= len(self._buffer) or not stat.S_ISREG(status.st_mode):
+            # Takes half as long as fstat, and what is no regular file has no end or cannot be read at a position.
+            size = os.lseek(descriptor, 0, os.SEEK_END)
+            if not 0 < size < len(self._buffer):
                 return None
-            wanted = status.st_size + 1  # one more, to see the end
-            found = os.preadv(descriptor, [self._view[:wanted]], 0, os.RWF_NOWAIT)
+            found = os.preadv(descriptor, self._buffers, 0, os.RWF_NOWAIT)
             # Less than it has means that the rest is on the disk, or that somebody is writing to it.
-            return bytes(self._view[:found]) if found == status.st_size else None
+            return bytes(self._view[:size]) if found == size else None
         except OSError:
             return None
         finally:

@@ -1,17 +1,21 @@
-"""TCP transports that send, connect and close at once.
+"""TCP transports that send, connect and close at once, and send at once under TLS too.
 
 Twisted puts each write off to the next turn of the reactor.  That costs a server of short answers a third of its speed,
 and a client for each of its flights two changes of what the kernel watches and a pass through the reactor.  It is the
-same with the beginning and the end of a connection.
+same with the beginning and the end of a connection.  Under TLS a write waits twice: small ones are gathered for a turn
+before they are encrypted.  Here replies are gathered by those who make them, and nothing waits.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.tcp import Client, Connection, Server
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 _NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS)
@@ -20,21 +24,37 @@ _NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS)
 class Prompt(Connection):
     """A TCP connection that sends at once what it can when nothing waits before it."""
 
+    protocol: Any
+
     def write(self, data: bytes) -> None:
-        # Once TLS is on, what comes here is clear text on its way to the TLS layer.
-        if self.TLS or self._has_more() or not self.connected or self.disconnecting:
-            super().write(data)  # type: ignore[no-untyped-call]
+        if not self.TLS:
+            self.send(data)
+        elif self.connected:
+            # What comes here once TLS is on is clear text; by the protocol's own ``write`` it would be gathered first.
+            TLSMemoryBIOProtocol.write(self.protocol, data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        self.write(b"".join(iovec))
+
+    def startTLS(self, ctx: Any, normal: bool = True) -> None:
+        super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
+        self.protocol.transport = _Below(self.protocol.transport, self.send)
+
+    def send(self, data: bytes) -> None:
+        """Send ``data`` as it is."""
+        if self._has_more() or not self.connected or self.disconnecting:
+            FileDescriptor.write(self, data)
             return
         try:
             sent = self.socket.send(data)
         except OSError as error:
             if error.errno not in _NOT_NOW:
                 # The reactor finds the same when it writes, and closes the connection in its own turn.
-                super().write(data)  # type: ignore[no-untyped-call]
+                FileDescriptor.write(self, data)
                 return
             sent = 0
         if sent < len(data):
-            super().write(data[sent:])  # type: ignore[no-untyped-call]
+            FileDescriptor.write(self, data[sent:])
 
     def loseConnection(self, *args: Any) -> None:
         # Twisted would have the kernel say that it can be written to, although nothing is to be written.
@@ -60,6 +80,19 @@ class Prompt(Connection):
 
     def _has_more(self) -> bool:
         return bool(self.dataBuffer or self._tempDataBuffer)
+
+
+class _Below:
+    """What the TLS layer of a connection has for a transport, with another way of writing."""
+
+    __slots__ = ("_transport", "write")
+
+    def __init__(self, transport: Any, write: Callable[[bytes], None]) -> None:
+        self._transport = transport
+        self.write = write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class PromptServer(Prompt, Server):
@@ -90,3 +123,9 @@ class PromptClient(Prompt, Client):
             except OSError:
                 pass  # it comes again, and is dealt with there
             self.resolveAddress()  # type: ignore[no-untyped-call]
+
+
+class PromptTlsFactory(TLSMemoryBIOFactory):
+    """TLS from the first octet on, for the connections of a listener."""
+
+    protocol = TLSMemoryBIOProtocol

@@ -26,9 +26,10 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 class Dialog(ABC):
     """One connection: feed ``receive``, loop over ``next_event``, answer each that asks, send ``take_output``."""
 
-    __slots__ = ("_bare_lf", "_eof", "_events", "_language", "_last", "_lines", "_out", "_out_size", "_state")
+    __slots__ = ("_bare_lf", "_eof", "_events", "_language", "_last", "_lines", "_out", "_out_size", "_state", "full")
 
     def __init__(self) -> None:
+        self.full = False  # the output is to be taken and sent before more is parsed
         self._state = State.GREETING
         self._language = languages.DEFAULT
         self._lines = LineBuffer(SASL_LINE_LIMIT)
@@ -48,11 +49,12 @@ class Dialog(ABC):
         if self._state is State.SECURING:
             self._spoke_in_clear()
             return
-        bare = _BARE_LF.search(self._last + data)
-        if bare:
-            # What came before it is still answered.
-            self._bare_lf = True
-            data = data[: bare.start() - len(self._last)]
+        if self._last or data.count(b"\n") != data.count(b"\r\n"):
+            bare = _BARE_LF.search(self._last + data)
+            if bare:
+                # What came before it is still answered.
+                self._bare_lf = True
+                data = data[: bare.start() - len(self._last)]
         self._last = b"\r" if data.endswith(b"\r") else b""
         self._lines.feed(data)
 
@@ -83,11 +85,6 @@ class Dialog(ABC):
     # -- to the client
 
     @property
-    def full(self) -> bool:
-        """True when the output is to be taken and sent before more is parsed."""
-        return self._out_size >= OUTPUT_LIMIT or len(self._out) >= PIECES_LIMIT
-
-    @property
     def hungry(self) -> bool:
         """False when the shell should stop reading."""
         return len(self._lines) < INPUT_LIMIT
@@ -102,6 +99,7 @@ class Dialog(ABC):
         output = b"".join(self._out)
         self._out.clear()
         self._out_size = 0
+        self.full = False
         return output
 
     def close(self, refusal: Refusal | None, reason: str) -> None:
@@ -126,6 +124,8 @@ class Dialog(ABC):
     def _write(self, data: bytes) -> None:
         self._out.append(data)
         self._out_size += len(data)
+        if self._out_size >= OUTPUT_LIMIT or len(self._out) >= PIECES_LIMIT:
+            self.full = True
 
     def _ok(self, text: str, *values: object) -> None:
         self._write(replies.ok(text, *values, language=self._language))

@@ -45,11 +45,11 @@ class Proof:
     fault: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, for that takes three times as long to make, and each message has one
 class Retrieve:
     """RETR, or TOP when ``lines`` is a number.
 
-    ``begin_message``, ``send`` for each piece, ``end_message``; or ``refuse`` at the beginning.
+    ``whole_message``; or ``begin_message``, ``send`` for each piece, ``end_message``; or ``refuse`` at the beginning.
     """
 
     index: int

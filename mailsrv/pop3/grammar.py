@@ -11,7 +11,7 @@ LINE_LIMIT = 253  # RFC 2449 4: a command has at most 255 octets with its CRLF
 SASL_LINE_LIMIT = 12_288 - 2  # RFC 4954 4.5.3's figure; RFC 5034 gives none of its own
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NUMBER = re.compile(r"[0-9]{1,10}")  # enough for every message there can be, and nothing else that int() would take
+_DIGITS = 10  # enough for every message there can be
 # RFC 4422 3.1: names of mechanisms.
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")
 
@@ -29,7 +29,8 @@ def parse_command(line: bytes) -> tuple[str, str]:
         text = line.decode()
     except UnicodeDecodeError:
         raise SyntaxProblem("the command is not UTF-8") from None
-    if _CONTROL.search(text):
+    # Printable text has no control characters, and that is soon seen.
+    if not text.isprintable() and _CONTROL.search(text):
         raise SyntaxProblem("the command contains control characters")
     verb, _, argument = text.partition(" ")
     if not verb.isascii():
@@ -39,7 +40,8 @@ def parse_command(line: bytes) -> tuple[str, str]:
 
 def parse_number(text: str) -> int:
     """SyntaxProblem unless ``text`` is one to ten ASCII digits."""
-    if not _NUMBER.fullmatch(text):
+    # int() would take more than that.
+    if len(text) > _DIGITS or not (text.isdigit() and text.isascii()):
         raise SyntaxProblem("a number is needed here")
     return int(text)
 

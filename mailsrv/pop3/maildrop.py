@@ -29,6 +29,7 @@ class Maildrop:
 
     def __init__(self, messages: Messages, octets: int) -> None:
         self._messages = messages
+        self._len = len(messages)
         self._deleted: set[int] = set()
         self._all_octets = octets
         self._deleted_octets = 0
@@ -36,11 +37,11 @@ class Maildrop:
 
     def __len__(self) -> int:
         """How many numbers there are, those of deleted messages included."""
-        return len(self._messages)
+        return self._len
 
     @property
     def count(self) -> int:
-        return len(self._messages) - len(self._deleted)
+        return self._len - len(self._deleted)
 
     @property
     def octets(self) -> int:
@@ -53,7 +54,7 @@ class Maildrop:
 
     def has(self, number: int) -> bool:
         """Whether a client may name this message: it is there and not marked as deleted."""
-        return 1 <= number <= len(self._messages) and number - 1 not in self._deleted
+        return 1 <= number <= self._len and number - 1 not in self._deleted
 
     def size(self, index: int) -> int:
         return self._sizes[index] if index in self._sizes else self._messages.size(index)

@@ -38,7 +38,7 @@ log = Logger()
 IDLE_S = 600.0  # RFC 1939 3: the autologout timer is at least ten minutes
 LOGIN_S = 60.0  # from connecting to the mailbox
 UNREAD_S = 60.0  # a client that for so long has not taken what lay in the transport's buffer is gone
-PIECE = 64 * 1024  # what is handed to the transport at once: UNREAD_S is counted for so much
+PIECE = 128 * 1024  # what is handed to the transport at once: UNREAD_S is counted for so much, 2 KiB a second
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -157,7 +157,9 @@ class Pop3Protocol(Protocol):
 
     def _run(self) -> None:
         self._fed = True
-        if not self._looping and not self._answered_at_once():
+        if not self._looping:
+            if self._answered_at_once():
+                return
             self._looping = True
             Deferred.fromCoroutine(self._loop()).addErrback(self._failed).addBoth(self._rested)
         self._rest()
@@ -191,7 +193,7 @@ class Pop3Protocol(Protocol):
                     full = self._core.full
                     await self._flush()
                     if full:
-                        await self._sleep(0)
+                        await self._sleep(0)  # it is the turn of others
                     elif self._going_down:
                         self._core.close(replies.GOING_DOWN, "shutting down")
                     elif not self._fed:
@@ -202,10 +204,9 @@ class Pop3Protocol(Protocol):
                     await self._flush()
                     self._start_tls()
                 else:
-                    await self._session.answer(event)
+                    if not self._session.answer_at_once(event):
+                        await self._session.answer(event)
                     self._quiet_since = self._reactor.seconds()
-                    if self._core.full:
-                        await self._flush()
                     if self._going_down:
                         self._core.close(replies.GOING_DOWN, "shutting down")
         except Gone:

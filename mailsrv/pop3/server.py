@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mailsrv.pop3 import events, replies
+from mailsrv.pop3 import events, languages, replies
 from mailsrv.pop3.authorization import Authorization, Service
 from mailsrv.pop3.grammar import (
     LINE_LIMIT,
@@ -31,6 +31,12 @@ __all__ = ["ServerConnection", "Service"]
 
 ERRORS_LIMIT = 50
 LISTED = 2000  # lines of a listing that are made at a time
+
+# The reply before a message, by language.  Not made by replies.ok, which would look at the text of each.
+_SIZE = {
+    language.tag: b"+OK %b\r\n" % language.say("{} octets").replace("{}", "%d").encode()
+    for language in languages.LANGUAGES
+}
 
 Listing = Callable[[int, int], list[bytes]]  # lines for the messages from one index up to and without another
 
@@ -98,22 +104,21 @@ class ServerConnection(Authorization):
     def whole_message(self, message: bytes) -> None:
         """Answer ``Retrieve`` of RETR with all of a message: CRLF lines that end with one, or nothing."""
         if self._happened("sent"):
-            # Not by replies.ok, which would look at the text of each.
-            self._write(b"+OK %b\r\n" % self._language.say("{} octets", len(message)).encode())
-            self._write(stuffed(message if self._utf8 else surrogate(message)))
+            reply = _SIZE[self._language.tag] % len(message)
+            self._write(stuffed(message if self._utf8 else surrogate(message), reply))
 
     def begin_message(self, size: int | None) -> None:
         """Answer ``Retrieve``: a message of ``size`` octets follows, None for TOP."""
         if self._state is State.SENDING:
-            self._stuffer = Stuffer()
+            self._stuffer = Stuffer(crlf=True)
             self._surrogate = None if self._utf8 else Surrogate()
             if size is None:
                 self._ok("the top of the message follows")
             else:
-                self._ok("{} octets", size)
+                self._write(_SIZE[self._language.tag] % size)
 
     def send(self, piece: bytes) -> None:
-        """A piece of the message, cut anywhere."""
+        """A piece of the message in CRLF lines, cut anywhere."""
         if self._state is State.SENDING:
             self._write(self._stuffer.feed(piece if self._surrogate is None else self._surrogate.feed(piece)))
 
@@ -160,9 +165,9 @@ class ServerConnection(Authorization):
             return
         try:
             verb, argument = parse_command(line)
-            if verb not in COMMANDS:
-                raise SyntaxProblem("there is no such command")
             if verb not in TABLE[self._state]:
+                if verb not in COMMANDS:
+                    raise SyntaxProblem("there is no such command")
                 if verb == "PASS":
                     self._check_may_log_in()
                 raise SyntaxProblem(_OUT_OF_PLACE[self._state])

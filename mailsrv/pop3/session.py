@@ -114,7 +114,7 @@ class Session:
         return type(event) is events.Retrieve and event.lines is None and self._retrieve_at_once(event.index)
 
     async def answer(self, event: Question) -> None:
-        """Answer an event of the core.  Gone, ReadingFailed."""
+        """Answer an event of the core for which ``answer_at_once`` was not enough.  Gone, ReadingFailed."""
         match event:
             case events.Connected():
                 self._connection.greet()
@@ -129,8 +129,7 @@ class Session:
                 outcome = self._logins.with_proof(event.mechanism, event.username, event.fault)
                 self._connection_answer(await self._open(outcome))
             case events.Retrieve():
-                if not self.answer_at_once(event):
-                    await self._retrieve(event)
+                await self._retrieve(event)
             case events.More():
                 await self._flush()
                 self._connection.list_more()
@@ -205,19 +204,20 @@ class Session:
         return True
 
     def _retrieve_at_once(self, index: int) -> bool:
-        assert self._mailbox is not None
-        message = self._mailbox.read_at_once(index)
+        mailbox = self._mailbox
+        assert mailbox is not None
+        message = mailbox.read_at_once(index)
         if message is None:
             return False
         self._connection.whole_message(message)
-        self._check_size(index, len(message))
+        if len(message) != mailbox.messages.sizes[index]:
+            self._learn_size(index, len(message))
         return True
 
-    def _check_size(self, index: int, size: int) -> None:
-        if size != self._connection.size(index):
-            assert self._mailbox is not None
-            self._connection.correct_size(index, size)
-            self._mailbox.learn(index, size)
+    def _learn_size(self, index: int, size: int) -> None:
+        assert self._mailbox is not None
+        self._connection.correct_size(index, size)
+        self._mailbox.learn(index, size)
 
     async def _retrieve(self, wanted: events.Retrieve) -> None:
         assert self._mailbox is not None
@@ -249,8 +249,8 @@ class Session:
             await self._flush()
             connection.send(await reader.next_chunk())
         connection.end_message()
-        if whole:
-            self._check_size(wanted.index, reader.size)
+        if whole and reader.size != told:
+            self._learn_size(wanted.index, reader.size)
 
     async def _update(self, update: events.Update) -> None:
         mailbox = self._mailbox

@@ -46,6 +46,8 @@ class LineBuffer:
 
     def next_line(self) -> bytes | None:
         """The next line without its CRLF; None when it is not whole yet; LineTooLong at the end of one too long."""
+        if self._searched == len(self._data) and not self._more:
+            return None
         end = self._data.find(b"\r\n", self._searched)
         if end < 0:
             if self._more:

@@ -289,7 +289,7 @@ def test_what_is_in_memory_is_given_at_once_or_not_at_all(place: Place) -> None:
     for n in range(20):
         content = b"line\n" * n * 100
         place.write(f"file{n}", content)
-        assert place.filesystem.read_cached(place.at(f"file{n}")) in (content, None)
+        assert place.filesystem.read_cached(os.fsencode(place.at(f"file{n}"))) in (content, None)
 
 
 def test_what_is_no_small_file_is_never_given_at_once(place: Place) -> None:
@@ -299,7 +299,7 @@ def test_what_is_no_small_file_is_never_given_at_once(place: Place) -> None:
         place.link(f"link{n}", f"target{n}")
         place.filesystem.make_directory(place.at(f"folder{n}"))
         for name in ("large", "link", "folder", "missing"):
-            assert place.filesystem.read_cached(place.at(f"{name}{n}")) is None
+            assert place.filesystem.read_cached(os.fsencode(place.at(f"{name}{n}"))) is None
 
 
 def test_every_change_of_a_folder_moves_its_time(place: Place) -> None:

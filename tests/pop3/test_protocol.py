@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
 
-from mailsrv.pop3.dialog import INPUT_LIMIT
-from mailsrv.pop3.protocol import IDLE_S, LOGIN_S, UNREAD_S
+from mailsrv.pop3.dialog import INPUT_LIMIT, OUTPUT_LIMIT
+from mailsrv.pop3.protocol import IDLE_S, LOGIN_S, PIECE, UNREAD_S
+from mailsrv.store.mailbox.mailboxes import AT_ONCE
 from mailsrv.store.mailbox.reading import CHUNK
 from tests.pop3.world import BUFFER, PASSWORD, World
 from tests.worlds.worker import HeldWorker
@@ -37,6 +40,67 @@ def test_thousands_of_pipelined_commands_do_not_recurse(world: World) -> None:
     client.send(LOGIN + b"RETR 1\r\nNOOP\r\n" * 5000)
     assert client.received.count(b"nothing done") == 5000
     assert client.received.count(b"hello\r\n.\r\n") == 5000
+
+
+def test_many_messages_in_one_turn_but_not_all(tmp_path: Path) -> None:
+    """A client that asks for everything at once waits for its turn like the others."""
+    world = World(tmp_path)
+    world.deliver((b"x" * 70 + b"\n") * 100)
+    client = world.connect().log_in()
+    before = len(client.received)
+    client.protocol.dataReceived(b"RETR 1\r\n" * 100)
+    turns = [len(client.received) - before]
+
+    def others() -> None:
+        turns.append(len(client.received) - before)
+        if turns[-1] > turns[-2]:
+            world.clock.callLater(0, others)
+
+    world.clock.callLater(0, others)
+    world.settle()
+    message = 7200 + len("+OK 7200 octets\r\n.\r\n")
+    assert turns[-1] == 100 * message
+    steps = {after - before for before, after in pairwise(turns[:-2])}
+    assert steps == {-(-OUTPUT_LIMIT // message) * message}
+
+
+def test_nothing_more_is_read_while_the_client_does_not_take_what_is_in_memory(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.deliver((b"x" * 70 + b"\n") * 100)
+    client = world.connect().log_in()
+    client.reads = False
+    client.send(b"RETR 1\r\n" * 100)
+    assert len(client.waiting) < BUFFER + OUTPUT_LIMIT + 8192
+    assert not client.server_reads
+    client.read()
+    assert len(client.waiting) < BUFFER + OUTPUT_LIMIT + 8192
+    while client.waiting:
+        client.read()
+    assert client.received.count(b"+OK 7200 octets\r\n") == 100
+    assert client.server_reads
+
+
+def test_a_large_message_in_memory_is_read_at_once_and_goes_out_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    content = (b"." + b"x" * 69 + b"\n") * (AT_ONCE // 72)
+    world.deliver(content)
+    client = world.connect().log_in()
+    worker = HeldWorker()
+    monkeypatch.setattr(world.mailboxes, "_worker", worker)
+    monkeypatch.setattr(world.outside.filesystem, "read_cached", lambda path: Path(os.fsdecode(path)).read_bytes())
+    client.reads = False
+    before = len(client.received)
+    client.send(b"RETR 1\r\nNOOP\r\n")
+    assert len(worker) == 0
+    while client.waiting:
+        assert len(client.waiting) <= BUFFER + PIECE
+        world.clock.advance(UNREAD_S - 1)
+        client.read()
+    wire = content.replace(b"\n", b"\r\n")
+    stuffed = wire.replace(b"\n.", b"\n..")
+    assert client.received[before:] == b"+OK %d octets\r\n.%b.\r\n+OK nothing done\r\n" % (len(wire), stuffed)
 
 
 def test_a_client_that_does_not_log_in(world: World) -> None:

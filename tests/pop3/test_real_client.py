@@ -14,11 +14,11 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from mailsrv.checks.login_delay import LoginDelay
 from mailsrv.outside.real import RealOutside
+from mailsrv.outside.transports import PromptTlsFactory
 from mailsrv.pop3.protocol import Pop3Factory
 from mailsrv.store.accounts.passwords import Passwords
 from mailsrv.store.ledger import Event
@@ -61,10 +61,10 @@ class RealClient(TestCase):
         self.passwords = Passwords(self.outside)
         self.mailboxes = MailStore(self.outside, str(self.root.absolute()), lambda mailbox: None)
         self.factories = [self.factory(creator, implicit) for implicit in (False, True)]
-        wrapped = TLSMemoryBIOFactory(creator, False, self.factories[1])
-        self.ports: list[Any] = [
-            reactor.listenTCP(0, factory, interface="127.0.0.1") for factory in (self.factories[0], wrapped)
-        ]
+        wrapped = PromptTlsFactory(creator, False, self.factories[1])
+        self.ports: list[Any] = []
+        for factory in (self.factories[0], wrapped):
+            self.outside.listen("tcp:0:interface=127.0.0.1", factory).addCallback(self.ports.append)
         self.clear, self.tls = (port.getHost().port for port in self.ports)
 
     def factory(self, creator: ServerCertificate, implicit_tls: bool) -> Pop3Factory:

@@ -30,7 +30,7 @@ BUFFER = 65536  # as Twisted's transports have it
 class ColdFilesystem(Filesystem):
     """Nothing is in memory: the disk is asked for everything."""
 
-    def read_cached(self, path: str) -> bytes | None:
+    def read_cached(self, path: bytes) -> bytes | None:
         return None
 
 

@@ -398,14 +398,14 @@ class SimulatedFilesystem:
             self.disk.space += len(there.octets)
         self._life.step("disk: replaced")
 
-    def read_cached(self, path: str) -> bytes | None:
+    def read_cached(self, path: bytes) -> bytes | None:
         """Half of the files are in memory, by their names."""
         self._life.check()
         try:
-            node = self.disk.node(path)
+            node = self.disk.node(os.fsdecode(path))
         except OSError:
             return None
-        if not isinstance(node, File) or len(node.octets) > CACHED_LIMIT or zlib.crc32(path.encode()) % 2:
+        if not isinstance(node, File) or not 0 < len(node.octets) <= CACHED_LIMIT or zlib.crc32(path) % 2:
             return None
         return bytes(node.octets)
 

@@ -14,7 +14,6 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IListeningPort, IProtocol, IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailsrv.outside.interfaces import IFilesystem, IReactor, IResolver, Worker
 from tests.simulation.database import Databases
@@ -51,8 +50,6 @@ class SimulatedOutside:
         return SimulatedWorker(self._machine.timeline, self.life, self._machine.rng, threads)
 
     def listen(self, description: str, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        if isinstance(factory, TLSMemoryBIOFactory):
-            factory._clock = self.simulated_reactor  # else it puts writes off on the global reactor
         # Twisted's own reading of endpoint strings looks for plugins on the real disk, each time.
         kind, port, *_ = description.split(":")
         interface = {"tcp": "", "tcp6": "::"}[kind]

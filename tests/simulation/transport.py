@@ -39,11 +39,6 @@ class SimulatedConnection(Prompt):
     def getPeer(self) -> IPv4Address | IPv6Address:
         return _address(self.endpoint.remote)
 
-    def startTLS(self, ctx: Any, normal: bool = True) -> None:
-        super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
-        # Twisted has no way to pass a clock here; the transport would flush its writes on the global reactor.
-        self.protocol._aggregator._clock = self.reactor  # type: ignore[attr-defined]
-
 
 class SimulatedServer(SimulatedConnection, PromptServer):
     """The server's side of a connection."""

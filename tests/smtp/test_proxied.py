@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.ssl import CertificateOptions
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailsrv.checks.clients import is_within
 from mailsrv.outside.proxied import HEADER_S, ProxiedFactory
+from mailsrv.outside.transports import PromptTlsFactory
 from tests.smtp.world import CLIENT, Client, World, certificate
 
 PROXY = "10.0.0.1"
@@ -25,7 +25,7 @@ class ProxiedWorld(World):
         super().__init__(f'listen.proxies = ["{PROXY}"]\n{extra}', **more)
         self.refused: list[str] = []
         self._offer(PROXIED, self.factories["smtp"])
-        under_tls = TLSMemoryBIOFactory(certificate(), False, self.factories["submissions"], self.outside.reactor)
+        under_tls = PromptTlsFactory(certificate(), False, self.factories["submissions"], self.outside.reactor)
         self._offer(PROXIED_TLS, under_tls)
 
     def _offer(self, port: int, service: Any) -> None:

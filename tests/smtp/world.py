@@ -32,6 +32,7 @@ from mailsrv.checks.members import all_checks
 from mailsrv.checks.penalties import Penalties
 from mailsrv.dkim.signer import Signer
 from mailsrv.outside.interfaces import Worker
+from mailsrv.outside.transports import PromptTlsFactory
 from mailsrv.smtp.house import House
 from mailsrv.smtp.protocol import SmtpFactory
 from mailsrv.store import queue_id
@@ -293,7 +294,7 @@ class World:
 
     def _listen(self, port: int, kind: str, implicit_tls: bool = False) -> SmtpFactory:
         factory = SmtpFactory(self.house, self.admission, kind, certificate(), implicit_tls)
-        listener: Any = TLSMemoryBIOFactory(certificate(), False, factory) if implicit_tls else factory
+        listener: Any = PromptTlsFactory(certificate(), False, factory) if implicit_tls else factory
         for description in (f"tcp:{port}", f"tcp6:{port}"):
             self.outside.listen(description, listener)
         return factory

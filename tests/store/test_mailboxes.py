@@ -125,7 +125,6 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(mailboxes, "INDEXED", 10)
-    monkeypatch.setattr(mailboxes, "INDEXED_MEASURED", 3)
     return World(tmp_path)
 
 
@@ -167,6 +166,11 @@ def test_a_folder_that_has_just_changed_is_not_believed(world: World) -> None:
     world.outside.ahead_s = -3600.0  # nor is one from the future
     assert world.look()[1] == 2
     assert not (world.box / index_file.FILE).exists()
+    world.put("new/1.foreign.host")
+    assert world.look()[1] == 2
+    assert (world.box / index_file.FILE).exists(), "what was measured is kept all the same"
+    world.start()
+    assert world.look()[1] == 2
     world.outside.ahead_s = LATER_S
     assert world.look()[1] == 2
     assert world.look()[1] == 0
@@ -193,19 +197,63 @@ def test_a_small_mailbox_leaves_nothing_behind(world: World) -> None:
     assert sorted(os.listdir(world.box)) == ["cur", "new", "tmp"]
 
 
-def test_messages_that_had_to_be_read_are_read_once(world: World) -> None:
-    for n in range(4):
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_message_that_had_to_be_read_is_read_once(world: World, settled: bool) -> None:
+    world.fill(2)
+    if not settled:
+        world.disk.ages = False
+        world.outside.ahead_s = 0.0
+    for n in range(5):
         world.put(f"new/{n}.foreign.host")
+        world.disk.opened.clear()
+        assert len(world.look()[0]) == 3 + n
+        assert [name for name in world.disk.opened if "foreign" in name] == [f"{n}.foreign.host"]
+        world.start()
+        world.disk.opened.clear()
+        assert len(world.look()[0]) == 3 + n
+        assert index_file.FILE in world.disk.opened
+        assert not any("foreign" in name for name in world.disk.opened)
+
+
+def test_what_was_measured_is_still_known_when_other_mail_has_come_and_gone(world: World) -> None:
+    world.put("new/1.foreign.host", b"\n" * 100)
+    world.put("new/2.foreign.host")
     world.look()
-    world.put("new/9.foreign.host")
+    index = os.stat(world.box / index_file.FILE).st_ino
+    os.rename(world.box / "new/1.foreign.host", world.box / "cur/1.foreign.host:2,S")
+    (world.box / "new/2.foreign.host").unlink()
+    world.fill(5)
+    for _ in range(2):
+        world.disk.opened.clear()
+        assert world.look()[0].size(0) == 200
+        assert not any("foreign" in name for name in world.disk.opened)
+        world.start()
+    assert os.stat(world.box / index_file.FILE).st_ino == index, "it says nothing new"
+
+
+def test_what_was_measured_is_known_when_no_memory_was_left_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "REMEMBERED_OCTETS", 0)
+    world.put("new/1.foreign.host")
+    world.look()
     world.disk.opened.clear()
-    assert len(world.look()[0]) == 5
-    assert "9.foreign.host" in world.disk.opened
-    assert "1.foreign.host" not in world.disk.opened
-    world.start()
-    world.disk.opened.clear()
-    assert len(world.look()[0]) == 5
+    world.look()
     assert world.disk.opened == [index_file.FILE]
+
+
+def test_copies_are_no_reason_to_write_an_index_again(world: World) -> None:
+    world.put("new/1.foreign.host")
+    world.put("cur/1.foreign.host:2,S", b"longer\n" * 9)
+    world.look()
+    assert not (world.box / index_file.FILE).exists()
+    world.put("new/2.foreign.host")
+    world.look()
+    index = os.stat(world.box / index_file.FILE).st_ino
+    world.fill(1)
+    world.look()
+    assert os.stat(world.box / index_file.FILE).st_ino == index
+    assert sorted(world.look()[0].sizes) == [17, 17, 17, 72]
 
 
 def test_what_is_learnt_is_kept(world: World) -> None:
@@ -221,10 +269,17 @@ def test_what_is_learnt_is_kept(world: World) -> None:
 
 
 @pytest.mark.parametrize("broken", ["create", "write"])
-def test_an_index_that_cannot_be_kept_is_no_trouble(world: World, broken: str) -> None:
-    world.fill(20)
+@pytest.mark.parametrize("size", ["large", "small"])
+def test_an_index_that_cannot_be_kept_is_no_trouble(world: World, broken: str, size: str) -> None:
+    if size == "large":
+        world.fill(20)
+    else:
+        world.put("new/1.foreign.host")
     world.disk.broken.add(broken)
-    assert len(world.look()[0]) == 20
+    count = len(world.look()[0])
+    assert count == (20 if size == "large" else 1)
+    world.fill(3)
+    world.look()
     assert sorted(os.listdir(world.box)) == ["cur", "new", "tmp"]
     world.disk.broken.clear()
     world.look()

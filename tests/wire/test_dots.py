@@ -128,6 +128,18 @@ def test_flaws_are_found_however_they_are_cut(content: bytes, flaws: set[str]) -
             assert check.lines == content.count(b"\r\n")
 
 
+@given(STREAMS, CUTS)
+def test_what_is_no_crlf_is_found_whatever_comes(stream: bytes, at: list[int]) -> None:
+    check = LineCheck()
+    for piece in cut(stream, at):
+        check.feed(piece)
+    check.finish()
+    assert (check.size, check.lines) == (len(stream), stream.count(b"\r\n"))
+    assert check.bare_lf == bool(re.search(rb"(?<!\r)\n", stream))
+    assert check.bare_cr == bool(re.search(rb"\r(?!\n)", stream))
+    assert check.flawed == (check.bare_lf or check.bare_cr)
+
+
 def test_a_cr_at_the_edge_of_a_piece_is_no_flaw_yet() -> None:
     check = LineCheck()
     check.feed(b"a\r")
@@ -148,8 +160,18 @@ def test_mending_adds_a_cr_before_each_bare_lf_and_nothing_else(stream: bytes, a
     assert mended == re.sub(rb"(?<!\r)\n", b"\r\n", stream)
 
 
+@given(st.lists(st.sampled_from([b".", b"..", b"a", b"\r", b"\r\n", b"\r\n."]), max_size=30).map(b"".join), CUTS)
+def test_lines_known_to_end_in_crlf_are_stuffed_as_others_are(content: bytes, at: list[int]) -> None:
+    pieces = cut(content, at)
+    careful, quick = Stuffer(), Stuffer(crlf=True)
+    assert [quick.feed(piece) for piece in pieces] == [careful.feed(piece) for piece in pieces]
+    assert quick.finish() == careful.finish()
+
+
 @given(st.lists(st.sampled_from([b".", b"..", b"a", b"\r", b"\r\n", b".\r\n"]), max_size=20).map(b"".join))
 def test_a_whole_message_is_stuffed_as_its_pieces_are(content: bytes) -> None:
     content = content and content + b"\r\n"
     stuffer = Stuffer()
-    assert stuffed(content) == stuffer.feed(content) + stuffer.finish()
+    whole = stuffer.feed(content) + stuffer.finish()
+    assert stuffed(content) == whole
+    assert stuffed(content, b"+OK\r\n") == b"+OK\r\n" + whole

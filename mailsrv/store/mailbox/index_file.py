@@ -1,8 +1,9 @@
-"""Snapshots of large mailboxes on disk, so that the first login after a start need not list 100,000 names.
+"""Snapshots on disk, so that the first login after a start need not list 100,000 names or read what others filed.
 
 ``mailsrv-index`` in the mailbox is a copy of a ``Snapshot``: it may be removed at any time, and whatever is wrong with
 it, it is as if it were not there.  The Maildir alone says what is in the mailbox: an index counts only as long as the
-folders have not changed since (``Snapshot.stamp``).  It is not synced: what a crash leaves of it, its checksum tells.
+folders have not changed since (``Snapshot.stamp``), but for sizes that had to be measured, which are those of the
+messages as long as these are there.  It is not synced: what a crash leaves of it, its checksum tells.
 
 The functions block.
 """
@@ -51,7 +52,8 @@ def read(filesystem: IFilesystem, path: str) -> Snapshot | None:
 
 def write(filesystem: IFilesystem, path: str, snapshot: Snapshot) -> None:
     """Keep ``snapshot`` in the mailbox ``path``; OSError, and then there is no index, or an old one."""
-    _remove(filesystem, f"{path}/{_NEW}")
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.unlink(f"{path}/{_NEW}")
     output = filesystem.create(f"{path}/{_NEW}")
     try:
         for block in _encode(snapshot):
@@ -62,14 +64,8 @@ def write(filesystem: IFilesystem, path: str, snapshot: Snapshot) -> None:
         raise
     finally:
         output.close()
-    _remove(filesystem, f"{path}/{FILE}")
-    filesystem.rename(f"{path}/{_NEW}", f"{path}/{FILE}")
+    filesystem.replace(f"{path}/{_NEW}", f"{path}/{FILE}")
     snapshot.unsaved = False
-
-
-def _remove(filesystem: IFilesystem, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        filesystem.unlink(path)
 
 
 # The first line, a line of JSON, and one behind the other what ``lengths`` in it gives the octets of.
@@ -121,7 +117,7 @@ def _decode(data: bytes) -> Snapshot | None:
         array("I", measured),
         given,
         tuple(head["problems"]),
-        tuple(head["stamp"]),
+        None if head["stamp"] is None else tuple(head["stamp"]),
     )
     return snapshot if _is_consistent(snapshot) else None
 

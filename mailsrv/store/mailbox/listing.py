@@ -38,8 +38,8 @@ _LATEST = 9_999_999_999
 def scan(filesystem: IFilesystem, path: str, known: Mapping[str, int] | None = None) -> Snapshot:
     """What is in the mailbox ``path`` (absolute); a mailbox that does not exist is empty.
 
-    ``known`` are sizes found earlier (``Snapshot.measured_sizes``).  OSError, NotADirectoryError when one of the
-    folders is something else.
+    ``known`` are sizes found earlier (``Snapshot.measured_sizes``); the snapshot is ``unsaved`` when others had to be
+    found.  OSError, NotADirectoryError when one of the folders is something else.
     """
     given = uidls.read(filesystem, path)
     blocks = _in_order(filesystem, path)
@@ -82,6 +82,7 @@ class _Scan:
         self._measured = array("I")
         self._uidls: dict[int, str] = {}
         self._problems: list[str] = []
+        self._found_sizes = False
 
     def run(self, blocks: list[list[str]]) -> Snapshot:
         for block in blocks:
@@ -92,7 +93,10 @@ class _Scan:
             self._taken.pop()
         names = b"".join(self._names)
         octets = sum(self._sizes)
-        return Snapshot(names, self._starts, self._sizes, octets, self._measured, self._uidls, tuple(self._problems))
+        problems = tuple(self._problems)
+        snapshot = Snapshot(names, self._starts, self._sizes, octets, self._measured, self._uidls, problems)
+        snapshot.unsaved = self._found_sizes
+        return snapshot
 
     def _all_own(self, records: list[str]) -> bool:
         """Take a block of files that all have names of ours and nothing else about them; False when it is none."""
@@ -158,6 +162,8 @@ class _Scan:
         size = self._measure(part, path) if known is None else known
         if size is not None:
             self._measured.append(len(self._sizes))
+            # Of two files of one unique part nobody could say later which one had which size.
+            self._found_sizes |= known is None and part not in self._doubles
         return size
 
     def _measure(self, part: str, path: str) -> int | None:

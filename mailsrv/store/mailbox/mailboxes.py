@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,15 +18,14 @@ from mailsrv.outside.interfaces import IFilesystem, Outside
 from mailsrv.store.accounts.accounts import mailbox_path
 from mailsrv.store.mailbox import index_file, listing, maildir, uidls
 from mailsrv.store.mailbox.maildir import Places
-from mailsrv.store.mailbox.reading import Reading, to_crlf
+from mailsrv.store.mailbox.reading import CHUNK, Reading, to_crlf
 from mailsrv.store.mailbox.snapshot import Entry, Snapshot, Stamp
 
 THREADS = 4
-AT_ONCE = 32 * 1024  # octets of a message that is read in the reactor's thread, when it is in memory
+AT_ONCE = CHUNK  # octets with CRLF of a message that is read in the reactor's thread, when it is in memory
 REMEMBERED_OCTETS = 32 * 1024 * 1024  # of snapshots, over all mailboxes
 SETTLED_S = 2.0  # as coarse as clocks of file systems are: a younger change may be followed by one of the same time
 INDEXED = 5000  # messages; fewer are listed as soon as an index is read
-INDEXED_MEASURED = 100  # messages that had to be read to know their size
 PROBLEMS_LOGGED = 10  # of one mailbox at one login
 
 log = Logger()
@@ -108,14 +108,15 @@ class MailboxSession:
         self.messages = snapshot
         self._store = store
         self._path = path
+        self._octets = os.fsencode(path)
         self._places = Places(store._filesystem, path)
         self._held = True
 
     def read_at_once(self, index: int) -> bytes | None:
-        """A message with CRLF, if it is small and can be read without waiting; else, or for trouble, None."""
+        """A message with CRLF, if it is not large and can be read without waiting; else, or for trouble, None."""
         if self.messages.sizes[index] > AT_ONCE:
             return None
-        content = self._store._filesystem.read_cached(f"{self._path}/{self.messages.path(index)}")
+        content = self._store._filesystem.read_cached(b"%b/%b" % (self._octets, self.messages.path_octets(index)))
         return None if content is None else to_crlf(content)
 
     async def read(self, index: int, lines: int | None = None) -> MessageReader:
@@ -204,7 +205,11 @@ def _remove(
 
 
 def _snapshot(filesystem: IFilesystem, path: str, known: Snapshot | None, now: float) -> Snapshot:
-    """The mailbox as it is: as it was known, or as an index says, when nothing has changed since; else listed anew."""
+    """The mailbox as it is: as it was known, or as an index says, when nothing has changed since; else listed anew.
+
+    An index is written of a large mailbox, and of any when messages had to be read to know their size: of those it
+    counts even when the mailbox has changed.
+    """
     stamp = _stamp(filesystem, path, now)
     if known is None:
         known = index_file.read(filesystem, path)
@@ -214,8 +219,9 @@ def _snapshot(filesystem: IFilesystem, path: str, known: Snapshot | None, now: f
         measured = {} if known is None else known.measured_sizes()
         snapshot = listing.scan(filesystem, path, measured)
         snapshot.stamp = stamp
-        snapshot.unsaved = len(snapshot) >= INDEXED or len(snapshot.measured) >= INDEXED_MEASURED
-    if stamp is not None and snapshot.unsaved:
+        if (known is not None and known.unsaved) or (stamp is not None and len(snapshot) >= INDEXED):
+            snapshot.unsaved = True
+    if snapshot.unsaved:
         try:
             index_file.write(filesystem, path, snapshot)
         except OSError as error:

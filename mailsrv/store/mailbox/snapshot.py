@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 _UNIQUE = re.compile(rb"(?<![^\0])[nc]([^,:\0]*)")
-_FOLDERS = {ord("n"): "new/", ord("c"): "cur/"}
+_FOLDERS = {ord("n"): b"new/", ord("c"): b"cur/"}
 
 
 class Entry(NamedTuple):
@@ -64,7 +64,7 @@ class Snapshot:
         self.uidls = uidls
         self.problems = problems
         self.stamp = stamp
-        self.unsaved = False  # it has learnt something since it was kept
+        self.unsaved = False  # there is something in it that no index has, and is worth one
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -75,9 +75,12 @@ class Snapshot:
         return len(self.names) + 12 * len(self.sizes) + 4 * len(self.measured) + 150 * len(self.uidls) + 1000
 
     def path(self, index: int) -> str:
+        return os.fsdecode(self.path_octets(index))
+
+    def path_octets(self, index: int) -> bytes:
+        """``path`` as the file system has it."""
         start = self.starts[index]
-        name = self.names[start + 1 : self.names.index(b"\0", start)]
-        return _FOLDERS[self.names[start]] + os.fsdecode(name)
+        return _FOLDERS[self.names[start]] + self.names[start + 1 : self.names.index(b"\0", start)]
 
     def entry(self, index: int) -> Entry:
         (uidl,) = self.unique_ids(index, index + 1)
