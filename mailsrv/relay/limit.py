@@ -77,6 +77,8 @@ class Standing(enum.Enum):
     UNPROVEN = 1  # nothing is known
     DOWN = 2  # nobody answered the last time, or only to send us away
 
+    __hash__ = object.__hash__  # an Enum's own is a function in Python, and each attempt asks for it ten times
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -23,6 +23,8 @@ class State(enum.Enum):
     QUITTING = "QUIT sent"
     ENDED = "over"
 
+    __hash__ = object.__hash__  # an Enum's own is a function in Python, and each step asks for it
+
 
 # What may happen: calls of ours, and what replies mean.  From every state the connection may also end.
 TRANSITIONS: Final[dict[tuple[State, str], State]] = {

@@ -12,7 +12,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from mailsrv.mail.address import Address
@@ -200,7 +199,8 @@ def elsewhere(acceptance: Acceptance) -> list[tuple[Pair, QueuedMessage]]:
     due = acceptance.due
     envelope = arrival.envelope
     if envelope.size != arrival.size:
-        envelope = replace(envelope, size=arrival.size)
+        said = (envelope.sender, envelope.body, envelope.smtputf8, envelope.ret, envelope.envid)
+        envelope = Envelope(*said, arrival.size)
     together: dict[tuple[str, Address | None], list[QueuedRecipient]] = {}
     for n, final in enumerate(arrival.recipients):
         if final.destination:
