@@ -5,6 +5,7 @@ Everything that is wrong at the start ends it with one sentence and exit status 
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -74,6 +75,7 @@ class MailService(Service):
         except (StartError, DatabaseError) as error:
             self._give_up(error)
         super().startService()  # type: ignore[no-untyped-call]
+        gc.freeze()  # what is here now stays, and the collector need not look through it again and again
         signal.signal(signal.SIGHUP, self._hang_up)
         reactor.callWhenRunning(_Ending(reactor).watch)
         log.info("mailsrv is at work for {domains}.", domains=", ".join(self._settings.config.domains))

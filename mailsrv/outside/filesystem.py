@@ -15,6 +15,7 @@ from mailsrv.outside.page_cache import PageCache
 
 _AT_FDCWD = -100  # linux/fcntl.h: paths are those of this process
 _RENAME_NOREPLACE = 1  # linux/fs.h
+_CANNOT = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)  # say old systems, file systems and sandboxes
 
 
 class _Output:
@@ -102,7 +103,7 @@ class Filesystem:
         if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
             return True
         number = ctypes.get_errno()
-        if number in (errno.EINVAL, errno.ENOSYS):
+        if number in _CANNOT:
             return False
         raise OSError(number, os.strerror(number), target if number == errno.EEXIST else source)
 

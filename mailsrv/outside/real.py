@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sqlite3
 import sys
@@ -21,7 +20,6 @@ from mailsrv.outside.resolver import DnsResolver
 from mailsrv.outside.threads import ThreadWorker
 
 SWITCH_S = 0.0001
-COLLECT_AFTER = (10_000, 10, 10)  # more objects than have gone; each collection looks at what is young
 
 
 class RealOutside:
@@ -32,10 +30,6 @@ class RealOutside:
         # A worker that comes back from the disk waits this long for the interpreter while the reactor is busy; with
         # Python's 5 ms a commit takes twice as long, and every client waits for it.
         sys.setswitchinterval(SWITCH_S)
-        # Little of what comes and goes here is a cycle.  Python's 700 let the collector run once for each message or
-        # two, and what is here now, the program itself, need never be looked through.
-        gc.set_threshold(*COLLECT_AFTER)
-        gc.freeze()
         self.filesystem: IFilesystem = Filesystem()
 
     def wall(self) -> float:

@@ -36,18 +36,28 @@ class ThreadWorker:
         self._open = 0  # calls whose results have not been given
         self._results: deque[tuple[Deferred[Any], Any]] = deque()  # filled by the threads, in their order
         self._announced = False  # the reactor will fetch them
+        self._stopped = False
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         done: Deferred[T] = Deferred()
-        self._open += 1
-        if len(self._threads) < min(self._open, self._limit):
+        if self._stopped:
+            return done  # as after a crash: nobody hears of it
+        if len(self._threads) < min(self._open + 1, self._limit):
             thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}")
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads
+                if not self._threads:
+                    done.errback()
+                    return done
+            else:
+                self._threads.append(thread)
+        self._open += 1
         self._calls.put((done, function, args, kwargs))
         return done
 
     def stop(self) -> None:
+        self._stopped = True
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
@@ -64,14 +74,20 @@ class ThreadWorker:
                 result = Failure()
             self._results.append((done, result))
             del call, done, function, args, kwargs, result  # nothing is kept alive by a thread that waits
-            if not self._announced:
-                self._announced = True
-                self._reactor.callFromThread(self._give)
+            self._announce()
+
+    def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
+            self._reactor.callFromThread(self._give)
 
     def _give(self) -> None:
         # First of all, so that a result which comes from now on is announced again.
         self._announced = False
-        while self._results:
+        # What comes meanwhile has to wait for the next turn, or who asks again at every answer would keep it all.
+        for _ in range(len(self._results)):
             done, result = self._results.popleft()
             self._open -= 1
             done.callback(result)  # a Failure goes the way of errors
+        if self._results:
+            self._announce()

@@ -75,7 +75,8 @@ class Prompt(Connection):
         reactor.callLater(0, self._end)
 
     def _end(self) -> None:
-        if not self._has_more() and hasattr(self, "socket"):  # else it has been cut, or is cut when all is written
+        # Else it has been cut, or is cut when all is written.
+        if not self._has_more() and not self._aborting and hasattr(self, "socket"):
             self.connectionLost(Failure(CONNECTION_DONE))
 
     def _has_more(self) -> bool:
@@ -120,9 +121,14 @@ class PromptClient(Prompt, Client):
             try:
                 # On its way now.  Twisted asks again, and for an answer that is there it need not ask the reactor.
                 self.socket.connect_ex(self.addr)
-            except OSError:
-                pass  # it comes again, and is dealt with there
-            self.resolveAddress()  # type: ignore[no-untyped-call]
+                self._setRealAddress(self.addr)  # type: ignore[no-untyped-call]
+            except Exception as error:
+                if not self.connected:
+                    self.failIfNotConnected(error)  # type: ignore[no-untyped-call]
+                    return
+                # By the protocol: it loses the connection, as it does when the reactor has called it.
+                self.connectionLost(Failure())  # type: ignore[no-untyped-call]
+                raise
 
 
 class PromptTlsFactory(TLSMemoryBIOFactory):

@@ -224,7 +224,7 @@ def _recipients(acceptance: Acceptance) -> list[tuple[Any, ...]]:
 
 
 def settle_all(connection: sqlite3.Connection, attempts: Sequence[Settled]) -> None:
-    """Record what attempts led to; the contents that nobody waits for any more go.
+    """Record what attempts led to, at most one for each recipient; the contents that nobody waits for any more go.
 
     A recipient that the operator took out while the attempt was under way keeps its event, so that nothing is hidden:
     what really happened is told, even if it came too late to be stopped.

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from mailsrv.store import upgrades
 
 VERSION = 2
+OLDEST_SQLITE = (3, 33, 0)  # the first with UPDATE ... FROM
 
 # The states of a recipient.  The first two are open, the others final; every final one has an event of its kind.
 QUEUED = "queued"  # to be delivered when next_attempt has come
@@ -159,12 +160,19 @@ def _never() -> bool:
     return False
 
 
+def _check_library() -> None:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        needed = ".".join(map(str, OLDEST_SQLITE))
+        raise DatabaseError(f"Python's SQLite is {sqlite3.sqlite_version}; mailsrv needs {needed} or newer.")
+
+
 def prepare(connection: sqlite3.Connection, path: str, *, may_upgrade: Callable[[], bool] = _never) -> None:
     """Create the tables, or check that they are of the version that this program knows (DatabaseError).
 
     ``may_upgrade`` is asked, with the write lock held, whether an older version is to be brought up to this one.
     Beside a server that still runs the old program that would take the tables away from it.
     """
+    _check_library()
     try:
         connect(connection)
         connection.execute("BEGIN IMMEDIATE")

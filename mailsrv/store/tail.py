@@ -45,19 +45,18 @@ class Tail:
         self._allowance -= len(rows)
         for row in rows:
             log.info("{line}", line=_line(*row[1:]))
-        more = newest - (rows[-1][0] if rows else self._last)
-        if more:
-            log.info("... and {more} more events; the ledger has them.", more=more)
+        told = rows[-1][0] if rows else self._last
+        if newest > told:
+            log.info("... and {more} more events; the ledger has them.", more=newest - told)
+        # Not always forward: when all is old and forgotten, the ledger begins again with the first number.
         self._last = newest
 
 
 def _unseen(connection: sqlite3.Connection, last: int, most: int) -> tuple[list[Any], int]:
-    """The first events behind ``last``, and the id of the newest, ``last`` when there is none."""
+    """The first events behind ``last``, and the id of the newest of all."""
     rows = connection.execute(f"{_UNSEEN} ORDER BY id LIMIT ?", (last, most)).fetchall()
-    if len(rows) < most:
-        return rows, rows[-1][0] if rows else last
-    newest: int = connection.execute("SELECT max(id) FROM event").fetchone()[0]
-    return rows, max(newest, last)
+    newest: int = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
+    return rows, newest
 
 
 def _line(

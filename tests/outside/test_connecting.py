@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionAborted
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -118,6 +118,39 @@ class ConnectingTests(TestCase):
         client.wire.loseConnection()
         client.wire.abortConnection()
         await client.lost
+
+    async def test_who_closes_and_then_cuts_hears_that_it_was_cut(self) -> None:
+        class Told(Client):
+            reason: Any = None
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                self.reason = reason.type
+                super().connectionLost(reason)
+
+        client = Told()
+        await self.dial("127.0.0.1", self.listening().getsockname()[1], client)
+        client.wire.loseConnection()
+        client.wire.abortConnection()
+        await client.lost
+        assert client.reason is ConnectionAborted
+
+    async def test_a_protocol_that_fails_at_once_loses_its_connection(self) -> None:
+        class Failing(Client):
+            def connectionMade(self) -> None:
+                raise ValueError("at once")
+
+        client = Failing()
+        server = self.listening()
+        with pytest.raises(ValueError):
+            await self.dial("127.0.0.1", server.getsockname()[1], client)
+        assert client.lost.called
+        accepted, _ = server.accept()
+        self.addCleanup(accepted.close)
+        assert accepted.recv(1) == b""
+
+    async def test_a_port_that_is_none(self) -> None:
+        with pytest.raises(OverflowError):
+            await self.dial("127.0.0.1", 70_000)
 
     async def test_nobody_listens(self) -> None:
         server = self.listening()

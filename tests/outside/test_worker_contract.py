@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 import threading
 from typing import Any
+from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from mailsrv.outside.interfaces import Worker
@@ -86,6 +88,56 @@ class WorkerContract(TestCase):
 class RealWorkerTests(WorkerContract):
     def worker(self, threads: int = 1) -> Worker:
         return RealOutside(reactor).worker("contract", threads)
+
+    async def test_who_asks_again_at_every_answer_leaves_the_reactor_its_turns(self) -> None:
+        worker = self.make()
+        answers, turns = 0, 0
+        over: Deferred[None] = Deferred()
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            if not over.called:
+                deferLater(reactor, 0).addCallback(lambda _: turn())
+
+        def again(result: object) -> None:
+            nonlocal answers
+            answers += 1
+            if answers == 200:
+                over.callback(None)
+                return
+            following = worker.call(int)
+            while not worker._results:  # type: ignore[attr-defined]
+                pass  # the thread is faster than this answer
+            following.addCallback(again)
+
+        turn()
+        worker.call(int).addCallback(again)
+        await over
+        assert turns >= 200
+
+    async def test_a_system_without_another_thread_is_told_and_asked_again(self) -> None:
+        worker = self.make()
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with mock.patch.object(threading.Thread, "start", refuse):
+            refused = worker.call(int)
+            try:
+                await refused
+            except RuntimeError:
+                pass
+            else:
+                raise AssertionError("nothing was said")
+        assert await worker.call(int) == 0
+
+    def test_a_worker_that_was_stopped_begins_nothing(self) -> None:
+        worker = self.worker()
+        worker.stop()
+        before = threading.active_count()
+        assert not worker.call(int).called
+        assert threading.active_count() == before
 
 
 class SimulatedWorkerTests(WorkerContract):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.python.failure import Failure
 
 from mailsrv.store import schema
@@ -316,3 +316,14 @@ def test_a_newer_database_is_left_alone() -> None:
         schema.prepare(connection, "/x.db")
     assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     connection.close()
+
+
+def test_a_thread_that_cannot_be_started_is_told_to_everybody_and_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(world.database._writer, "call", lambda *arguments: fail(RuntimeError("no more threads")))
+        results = world.outcomes([world.database.write(insert, "a"), world.database.write(insert, "b")])
+        assert [str(result) for result in results] == ["no more threads"] * 2
+    assert world.outcomes([world.database.write(insert, "c")]) == ["inserted c"]
+    wait(world.timeline, world.database.close())

@@ -69,6 +69,16 @@ def test_exactly_as_many_as_are_allowed_are_no_storm(world: World, tail: Tail) -
     assert len(look(world, tail)) == LINES
 
 
+def test_nothing_is_left_of_the_ledger(world: World, tail: Tail) -> None:
+    write(world, *range(LINES))
+    look(world, tail)
+    wait(world.timeline, world.database.write(lambda connection: connection.execute("DELETE FROM event").rowcount))
+    assert look(world, tail) == []
+    world.run(60)
+    write(world, "the first again")
+    assert look(world, tail) == ["refused the first again"]
+
+
 def test_lines_come_back_with_time(world: World, tail: Tail) -> None:
     write(world, *range(LINES))
     look(world, tail)

@@ -96,3 +96,12 @@ def test_an_upgrade_that_fails_leaves_the_old_database(
     with pytest.raises(schema.DatabaseError, match="nowhere"):
         schema.prepare(old, "/x.db", may_upgrade=lambda: True)
     assert list(old.iterdump()) == before
+
+
+def test_a_library_that_is_too_old_is_told_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 26, 0))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.26.0")
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    with pytest.raises(schema.DatabaseError, match=r"3\.26\.0; mailsrv needs 3\.33\.0 or newer"):
+        schema.prepare(connection, "mailsrv.db")
+    connection.close()
