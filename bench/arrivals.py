@@ -20,6 +20,7 @@ from typing import Any
 
 _FORK = multiprocessing.get_context("fork")
 _EHLO = b"250-sink.example.com\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+_EHLO_CHUNKING = b"250-sink.example.com\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
 _END = b"\r\n.\r\n"
 _IN_CREATE, _IN_MOVED_TO = 0x100, 0x80  # linux/inotify.h: linked into the folder, or renamed
 
@@ -59,13 +60,14 @@ class NextHop(_Observer):
     the 250 for it is out.
 
     smtp-sink cannot be asked when.  As it does, this one takes any number of connections in one thread, with PIPELINING
-    and without CHUNKING.  Unless it ``keeps`` them, a connection is over with the message.
+    and without CHUNKING, unless it is to offer ``chunking``.  Unless it ``keeps`` them, a connection is over with the
+    message.
     """
 
-    def __init__(self, keeps: bool) -> None:
+    def __init__(self, keeps: bool, chunking: bool = False) -> None:
         listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port: int = listener.getsockname()[1]
-        super().__init__(lambda reports: _serve(listener, keeps, reports))
+        super().__init__(lambda reports: _serve(listener, keeps, chunking, reports))
         listener.close()
 
 
@@ -94,12 +96,14 @@ def _watch(inotify: int, reports: Connection) -> None:
 class _Connection:
     socket: socket.socket
     keeps: bool
+    chunking: bool
     read: bytes = b""
     content: bool = False  # between DATA and the final dot
+    chunk: int = 0  # octets of the chunk that are still to come
     replies: bytearray = field(default_factory=bytearray)
 
 
-def _serve(listener: socket.socket, keeps: bool, reports: Connection) -> None:
+def _serve(listener: socket.socket, keeps: bool, chunking: bool, reports: Connection) -> None:
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     while True:
@@ -107,7 +111,7 @@ def _serve(listener: socket.socket, keeps: bool, reports: Connection) -> None:
             if key.data is None:
                 accepted, _ = listener.accept()
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                selector.register(accepted, selectors.EVENT_READ, _Connection(accepted, keeps))
+                selector.register(accepted, selectors.EVENT_READ, _Connection(accepted, keeps, chunking))
                 accepted.sendall(b"220 sink.example.com ESMTP\r\n")
             elif not _converse(key.data, reports):
                 selector.unregister(key.data.socket)
@@ -122,19 +126,25 @@ def _converse(connection: _Connection, reports: Connection) -> bool:
         connection.read += data
         goes_on = stays = bool(data)
         while goes_on:
-            end = _END if connection.content else b"\r\n"
-            taken, found, rest = connection.read.partition(end)
-            if not found:
-                break
-            connection.read = rest
-            if connection.content:
+            whole = connection.content
+            if connection.chunk:
+                if len(connection.read) < connection.chunk:
+                    break
+                connection.read, connection.chunk, whole = connection.read[connection.chunk :], 0, True
+                taken = b""
+            else:
+                taken, found, rest = connection.read.partition(_END if connection.content else b"\r\n")
+                if not found:
+                    break
+                connection.read = rest
+            if whole:
                 connection.content = False
                 connection.socket.sendall(bytes(connection.replies) + b"250 2.0.0 Thrown away\r\n")
                 connection.replies.clear()
                 reports.send((now, time.monotonic()))
                 stays = connection.keeps
             else:
-                goes_on = _command(connection, taken[:4].upper())
+                goes_on = _command(connection, taken.upper())
         if connection.replies:
             connection.socket.sendall(connection.replies)
             connection.replies.clear()
@@ -143,13 +153,16 @@ def _converse(connection: _Connection, reports: Connection) -> bool:
     return stays and goes_on
 
 
-def _command(connection: _Connection, verb: bytes) -> bool:
-    """Reply to a command; False after QUIT."""
-    if verb == b"DATA":
+def _command(connection: _Connection, line: bytes) -> bool:
+    """Reply to a command; False after QUIT.  BDAT has the whole message in one chunk, as mailsrv sends a small one."""
+    verb = line[:4]
+    if verb == b"BDAT":
+        connection.chunk = int(line.split()[1])
+    elif verb == b"DATA":
         connection.content = True
         connection.replies += b"354 Go on\r\n"
     elif verb == b"EHLO":
-        connection.replies += _EHLO
+        connection.replies += _EHLO_CHUNKING if connection.chunking else _EHLO
     elif verb == b"QUIT":
         connection.replies += b"221 2.0.0 Bye\r\n"
     else:

@@ -10,6 +10,8 @@ relay, answered
 anew; anew, answered
     the same, with a next hop that ends the connection after each message, as after a pause: mailsrv keeps one for some
     seconds, which Postfix does only under load
+anew, BDAT; anew, BDAT, answered
+    the same, with a next hop that offers CHUNKING, as most do; Postfix makes no use of that
 local
     until the file is in the Maildir's folder ``new``
 
@@ -32,7 +34,8 @@ from bench.peers import TUNED, Bench
 from tests.peers.programs import wait_until
 
 MESSAGES = 100
-CASES = ("relay", "relay, answered", "anew", "anew, answered", "local")
+_HOPS = {"relay": (True, False), "anew": (False, False), "anew, BDAT": (False, True)}  # keeps, offers CHUNKING
+CASES = (*(case for hop in _HOPS for case in (hop, f"{hop}, answered")), "local")
 _WARM_UP = 10
 _PAUSE_S = 0.1  # for what a server does after delivery: settle, remove files; batches at most every 20 ms
 _PATIENCE_S = 60.0
@@ -43,8 +46,8 @@ def run(bench: Bench, servers: list[str], messages: int, rounds: int, quiet: boo
     taken: dict[str, dict[str, list[list[float]]]] = {case: {name: [] for name in servers} for case in CASES}
     for _ in range(rounds):
         for name in servers:
-            for case, keeps in (("relay", True), ("anew", False)):
-                relayed = _relay(bench, name, messages, keeps)
+            for case, (keeps, chunking) in _HOPS.items():
+                relayed = _relay(bench, name, messages, keeps, chunking)
                 taken[case][name].append([(whole - accepted) * 1000 for accepted, (whole, _) in relayed])
                 taken[f"{case}, answered"][name].append([(out - accepted) * 1000 for accepted, (_, out) in relayed])
             local = _local(bench, name, messages)
@@ -76,8 +79,8 @@ def text(case: str, results: dict[str, dict[str, Any]]) -> str:
     return report.table(f"From 250 to delivered, milliseconds: {case}", columns, rows)
 
 
-def _relay(bench: Bench, name: str, messages: int, keeps: bool) -> list[tuple[float, Arrival]]:
-    with NextHop(keeps) as hop:
+def _relay(bench: Bench, name: str, messages: int, keeps: bool, chunking: bool) -> list[tuple[float, Arrival]]:
+    with NextHop(keeps, chunking) as hop:
         bench.route = f"127.0.0.1:{hop.port}"
         peer = bench.make(name)
         try:
