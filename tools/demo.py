@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import tomllib
 from collections.abc import Iterator
@@ -49,8 +48,26 @@ class DemoError(Exception):
     """The demonstration cannot go on; the message is for the person who started it."""
 
 
+class _Stopping:
+    """Set by signals.  Not an Event: its lock could be held by what the signal has interrupted."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, seconds: float) -> bool:
+        if not self._set:
+            time.sleep(seconds)
+        return self._set
+
+
 def main() -> int:
-    stopping = threading.Event()
+    stopping = _Stopping()
     # Ctrl-Z would stop this program but not make: the terminal would be nobody's.
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -64,7 +81,7 @@ def main() -> int:
     return 0
 
 
-def _demonstrate(stopping: threading.Event) -> None:
+def _demonstrate(stopping: _Stopping) -> None:
     ports = _set_up()
     passwords = _accounts()
     if stopping.is_set():
@@ -229,7 +246,7 @@ def _server() -> Iterator[subprocess.Popen[bytes]]:
                 server.wait()
 
 
-def _wait_for_start(server: subprocess.Popen[bytes], ports: dict[str, int], stopping: threading.Event) -> None:
+def _wait_for_start(server: subprocess.Popen[bytes], ports: dict[str, int], stopping: _Stopping) -> None:
     """Return when all ports take connections, or somebody wants to stop."""
     deadline = time.monotonic() + _START_S
     waiting = {service for service in ports if service != OUTSIDE}

@@ -38,6 +38,7 @@ log = Logger()
 IDLE_S = 600.0  # RFC 1939 3: the autologout timer is at least ten minutes
 LOGIN_S = 60.0  # from connecting to the mailbox
 UNREAD_S = 60.0  # a client that for so long has not taken what lay in the transport's buffer is gone
+TURNED_AWAY_S = 5.0  # for the one line to a client over the limits
 PIECE = 128 * 1024  # what is handed to the transport at once: UNREAD_S is counted for so much, 2 KiB a second
 
 
@@ -297,7 +298,8 @@ class Pop3Protocol(Protocol):
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         if self._timer is not None:
-            self._timer.reset(UNREAD_S)
+            # Who only hears why it is turned away is not to keep others from hearing it.
+            self._timer.reset(UNREAD_S if self._admitted else TURNED_AWAY_S)
 
     # -- time
 

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
+from mailsrv.checks.clients import network_of
 from mailsrv.checks.interfaces import Admission, Penalties
 from mailsrv.checks.login import Denied, Granted, Login
 from mailsrv.checks.login_delay import LoginDelay
@@ -67,6 +68,8 @@ class Recorder(Protocol):
     """``mailsrv.store.recorder.Recorder``, as far as a session needs it."""
 
     def record(self, event: LedgerEvent) -> None: ...
+
+    def record_seldom(self, event: LedgerEvent, who: str) -> None: ...
 
     async def record_all(self, events: Sequence[LedgerEvent]) -> None: ...
 
@@ -140,11 +143,10 @@ class Session:
 
     def turned_away(self, reason: str) -> None:
         """The client did not get a session at all."""
-        self._with.recorder.record(
-            LedgerEvent(
-                ledger.CONNECTION, client=self._peer_ip, status="4.7.0", reason=reason, rule="limits.connections"
-            )
+        event = LedgerEvent(
+            ledger.CONNECTION, client=self._peer_ip, status="4.7.0", reason=reason, rule="limits.connections"
         )
+        self._with.recorder.record_seldom(event, network_of(self._peer_ip))
 
     def ended(self) -> None:
         """Give the mailbox back."""

@@ -148,7 +148,8 @@ class SmtpClient(Protocol):
             if close is not None:
                 await close()
             self._paused = False
-            transport.unregisterProducer()
+            if not self._lost:  # under TLS a transport that is gone does not take that
+                transport.unregisterProducer()
         if self._has_event():
             return None
         if sent != size:

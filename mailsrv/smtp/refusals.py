@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mailsrv.checks.clients import network_of
 from mailsrv.mail.address import Address
 from mailsrv.smtp import replies
 from mailsrv.smtp.replies import Reply
@@ -30,12 +31,11 @@ class Refusals:
         rule: str,
         address: Address | None = None,
         sender: Address | None = None,
-        kind: str = ledger.REFUSED,
     ) -> Reply:
         """Record that ``command`` is refused; gives ``answer`` back."""
         self._recorder.record(
             Event(
-                kind,
+                ledger.REFUSED,
                 address=str(address) if address else "",
                 sender=str(sender) if sender else "",
                 client=self._client,
@@ -57,4 +57,6 @@ class Refusals:
 
     def turned_away(self, reason: str) -> None:
         """The client did not get a session at all."""
-        self.refuse("", replies.TOO_MANY_ERRORS, reason=reason, rule="limits.connections", kind=ledger.CONNECTION)
+        status = replies.TOO_MANY_ERRORS.status
+        event = Event(ledger.CONNECTION, client=self._client, status=status, reason=reason, rule="limits.connections")
+        self._recorder.record_seldom(event, network_of(self._client))

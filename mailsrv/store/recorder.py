@@ -24,6 +24,8 @@ log = Logger()
 FLUSH_S = 0.5
 KEPT = 500
 BURST = 10_000
+SELDOM_S = 60.0
+PLACES = 1000  # of whom it is known when they were last told of
 PER_S = 1.0  # the ledger is pruned faster than this (app.PRUNED_AT_ONCE)
 
 
@@ -38,6 +40,7 @@ class Recorder:
         self._more = 0
         self._allowance = float(BURST)
         self._allowed_at = outside.reactor.seconds()
+        self._seldom: dict[str, tuple[float, int]] = {}  # when told, and how many since; the longest ago first
         self._writing = False
         self._closed = False
         self._timer: IDelayedCall | None = None
@@ -52,6 +55,24 @@ class Recorder:
             return
         self._events.append(event)
         self._wait()
+
+    def record_seldom(self, event: Event, who: str) -> None:
+        """Of what one client can cause without end: one event in SELDOM_S for ``who``, with the number of the others.
+
+        Otherwise it would use up what is allowed, and others' refusals would only be counted.
+        """
+        now = self._outside.reactor.seconds()
+        told, more = self._seldom.get(who, (float("-inf"), 0))
+        if now < told + SELDOM_S:
+            self._seldom[who] = (told, more + 1)
+            return
+        self._seldom.pop(who, None)
+        self._seldom[who] = (now, 0)
+        if len(self._seldom) > PLACES:
+            del self._seldom[next(iter(self._seldom))]
+        if more:
+            event = replace(event, reason=f"{event.reason}; so were {more} more since this was last told")
+        self.record(event)
 
     def _allow(self) -> bool:
         now = self._outside.reactor.seconds()

@@ -357,6 +357,15 @@ class Encrypted(DeliveryCase):
             outcome = one(await self.relay(Route("smtp", host, server.port), path).deliver(job()))
             assert outcome.tls.split(", ")[1].split(":")[0] == verdict
 
+    async def test_the_end_in_the_middle_of_the_content(self) -> None:
+        options, _ = self.certificate()
+        said = {b"552 5.3.4 too big\r\n": (Result.FAILED, "5.3.4"), b"": (Result.DEFERRED, "4.4.2")}
+        for last, expected in said.items():
+            server = self.serve(Script(ehlo=STARTTLS, tls=options, at_content=Drop(last)))
+            text = Text(b"x" * 400_000 + b"\r\n", 20_000, slow=True)
+            outcome = one(await self.to(server).deliver(job(content=text)))
+            assert (outcome.result, outcome.status) == expected, outcome
+
     async def test_starttls_refused_goes_on_in_clear(self) -> None:
         server = self.serve(Script(ehlo=STARTTLS, starttls=b"454 4.7.0 not now\r\n"))
         outcome = one(await self.to(server).deliver(job()))

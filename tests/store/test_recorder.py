@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from mailsrv.store import ledger
 from mailsrv.store import recorder as recorder_module
 from mailsrv.store.ledger import Event
-from mailsrv.store.recorder import BURST, FLUSH_S, KEPT, PER_S, Recorder
+from mailsrv.store.recorder import BURST, FLUSH_S, KEPT, PER_S, PLACES, SELDOM_S, Recorder
 from tests.smtp.world import World
 from tests.worlds.store import wait
 
@@ -102,6 +102,25 @@ def test_a_flood_that_lasts_does_not_fill_the_disk(world: World, recorder: Recor
     recorder.record(refusal("after an hour"))
     world.run(FLUSH_S)
     assert reasons(world)[-1] == "after an hour"
+
+
+def test_what_one_client_causes_without_end_is_told_once_a_minute(world: World, recorder: Recorder) -> None:
+    for _ in range(BURST + KEPT):
+        recorder.record_seldom(refusal("turned away"), "192.0.2.7")
+    recorder.record_seldom(refusal("turned away"), "192.0.2.8")
+    recorder.record(refusal("another's"))
+    world.run(FLUSH_S)
+    assert reasons(world) == ["turned away", "turned away", "another's"]
+    world.run(SELDOM_S)
+    recorder.record_seldom(refusal("turned away"), "192.0.2.7")
+    world.run(FLUSH_S)
+    assert reasons(world)[3:] == [f"turned away; so were {BURST + KEPT - 1} more since this was last told"]
+
+
+def test_places_are_forgotten_when_there_are_too_many(world: World, recorder: Recorder) -> None:
+    for n in range(PLACES + 1):
+        recorder.record_seldom(refusal(n), str(n))
+    assert len(recorder._seldom) == PLACES
 
 
 def test_the_end_writes_what_is_left(world: World, recorder: Recorder) -> None:
