@@ -28,6 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from mailsrv.store import state_lock  # noqa: E402
 from tools.catcher import Catcher, Caught  # noqa: E402
 
 DEMO = ROOT / "demo"
@@ -82,6 +83,7 @@ def main() -> int:
 
 
 def _demonstrate(stopping: _Stopping) -> None:
+    _be_the_only_one()
     ports = _set_up()
     passwords = _accounts()
     if stopping.is_set():
@@ -133,6 +135,14 @@ def _tool(*arguments: str, stdin: str = "") -> None:
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT, process_group=0)
     if done.returncode:
         raise DemoError(f"mailsrv {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _be_the_only_one() -> None:
+    """DemoError when one is running here, before anything of it is changed; held until this program ends."""
+    CAUGHT.mkdir(parents=True, exist_ok=True)  # not DEMO itself: who changes accounts locks their folder
+    state = DEMO / "state"
+    if state_lock.take(str(CAUGHT)) is None or (state.exists() and state_lock.is_taken(str(state))):
+        raise DemoError(f"a server is running in {DEMO.name} already; {DEMO.name}/{CONFIG.name} has its ports")
 
 
 def _set_up() -> dict[str, int]:

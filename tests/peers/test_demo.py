@@ -105,6 +105,19 @@ def test_a_port_that_somebody_took_is_replaced(checkout: Path) -> None:
             stop(second)
 
 
+def test_a_second_one_leaves_the_first_alone(checkout: Path) -> None:
+    first = start(checkout, 1)
+    try:
+        config = (checkout / "demo/mailsrv.toml").read_bytes()
+        second = Program([sys.executable, "tools/demo.py"], checkout.parent / "output2", cwd=checkout)
+        assert second.wait(30) == 1
+        assert "a server is running in demo already; demo/mailsrv.toml has its ports" in second.output()
+        assert (checkout / "demo/mailsrv.toml").read_bytes() == config
+        run(checkout, commands(first)[0])
+    finally:
+        stop(first)
+
+
 def test_a_server_that_does_not_start_is_reported(checkout: Path) -> None:
     stop(start(checkout, 1))
     config = checkout / "demo/mailsrv.toml"
